@@ -1,0 +1,13 @@
+"""Every REST endpoint of the simulated Alpaca, in one table."""
+
+from __future__ import annotations
+
+from desk.exchange.account_api import ACCOUNT_ROUTES
+from desk.exchange.admin_api import ADMIN_ROUTES
+from desk.exchange.data_api import DATA_ROUTES
+from desk.exchange.orders_api import ORDER_ROUTES
+from desk.exchange.routing import RouteTable
+
+__all__ = ["ROUTES"]
+
+ROUTES = RouteTable((*ACCOUNT_ROUTES, *ORDER_ROUTES, *DATA_ROUTES, *ADMIN_ROUTES))

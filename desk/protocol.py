@@ -1,0 +1,384 @@
+"""How an order becomes exactly one order: sent at least once, refused as a twin by the broker, outcome proven.
+
+Reserved and committed, marked as being sent and committed, sent without a connection held, answered and committed.
+A crash between two of these is found by the next run and resolved by looking the same id up at the broker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from desk.controls import Verdict
+from desk.errors import Ambiguous, Halt, Refused, Transient
+from desk.ledger.alerts import raise_alert
+from desk.ledger.engine import Ledger, xact_lock
+from desk.ledger.orders import LedgerOrder, live_orders, move, order_of, orders_of_trade, record_order, record_verdicts
+from desk.ledger.records import Severity, TradingState
+from desk.ledger.trades import Trade
+from desk.ledger.trading_state import set_state
+from desk.orders import (
+    BrokerOrder,
+    Leg,
+    OrderClass,
+    OrderState,
+    OrderType,
+    Side,
+    TimeInForce,
+    client_order_id,
+)
+from desk.ports import Broker, Waiter
+from desk.reconcile import Books, Reconciler, adopt
+
+__all__ = ["OrderDesk"]
+
+_IN_FLIGHT = (OrderState.SENDING, OrderState.UNKNOWN)
+_LOOKUPS = 3
+_LOOKUP_PAUSE_S = 30.0
+_IN_FLIGHT_AT_MOST = timedelta(seconds=20)  # longer than connect and read timeouts: whoever was sending is gone
+_CANCEL_POLLS_MAX = 30
+_EXIT_GOOD_FOR = timedelta(days=1)
+
+
+class OrderDesk:
+    """Sends, resolves, follows and closes orders of one account, one at a time: callers hold the stage's lock."""
+
+    def __init__(self, *, ledger: Ledger, broker: Broker, waiter: Waiter, account: str, reconciler: Reconciler) -> None:
+        self._ledger = ledger
+        self._broker = broker
+        self._waiter = waiter
+        self._account = account
+        self._reconciler = reconciler
+
+    def reconcile(self, now: datetime | None = None) -> Books:
+        """Ledger and broker brought together. `now`: the broker's time, when it was read a moment ago."""
+        return self._reconciler.reconcile(now or self._now())
+
+    def reserve(self, order: LedgerOrder, verdicts: Collection[Verdict]) -> bool:
+        """Step 1: the intent and the controls' verdicts, committed before anything is sent.
+
+        Returns whether the order may be sent now: a denied one is recorded as denied, a known one is left to `resolve`.
+        """
+        with self._ledger.transaction() as connection:
+            xact_lock(connection, f"orders:{self._account}")
+            if order_of(connection, account=self._account, client_order_id=order.client_order_id) is not None:
+                return False
+            is_first = record_verdicts(
+                connection,
+                account=self._account,
+                client_order_id=order.client_order_id,
+                session=order.session,
+                symbol=order.symbol,
+                verdicts=verdicts,
+            )
+            if not is_first or not all(verdict.allowed for verdict in verdicts):
+                return False  # a denial stands: judged again later, it would be another decision
+            return record_order(connection, account=self._account, order=order, detail={"reason": order.reason})
+
+    def send(self, order_id: str) -> None:
+        """Steps 2 to 4 for a reserved order; nothing for one in any other state."""
+        if self._begin_sending(order_id, only_from=(OrderState.RESERVED,)):
+            self._post(order_id)
+
+    def resolve(self, *, patient: bool) -> None:
+        """Bring every order a crash or a lost answer left behind to a proven state.
+
+        `patient`: wait for late orders to show up (up to a minute a time) and send the same id again while its
+        time has not passed. Without patience an absent order stays as it is: absence in session never means
+        rejected.
+        """
+        with self._ledger.transaction() as connection:
+            left = live_orders(connection, account=self._account)
+        for order in left:
+            if order.state is OrderState.RESERVED:
+                if patient:
+                    self.send(order.client_order_id)
+            elif order.state in _IN_FLIGHT:
+                self._resolve(order, patient)
+
+    def settle(self, order_ids: Collection[str], *, within_s: float) -> Books:
+        """Follow these orders until each is terminal or time is up, reconciling as they fill."""
+        waited = 0.0
+        while True:
+            books = self.reconcile()
+            under_way = [order for order in books.orders if order.client_order_id in order_ids]
+            if not under_way or waited >= within_s:
+                return books
+            self._waiter.wait(1.0)
+            waited += 1.0
+
+    def cancel(self, orders: Collection[LedgerOrder]) -> Books:
+        """Ask for the cancel of these orders and wait until the broker has ended them: a fill may still win."""
+        wanted = {order.client_order_id for order in orders}
+        now = self._now()
+        with self._ledger.transaction() as connection:
+            for order in orders:
+                move(
+                    connection,
+                    account=self._account,
+                    client_order_id=order.client_order_id,
+                    to=OrderState.CANCELLING,
+                    only_from=(OrderState.ACKED, OrderState.PARTIAL),
+                    at=now,
+                    detail={},
+                )
+        for order in orders:
+            if order.broker_order_id is not None:
+                self._broker.cancel(order.broker_order_id)
+        return self.settle(wanted, within_s=_CANCEL_POLLS_MAX)
+
+    def close(self, trade: Trade, reason: str) -> Decimal:
+        """Close a trade by an order of our own: exit legs cancelled, position read again, exactly the rest sold.
+
+        Returns the shares asked to be sold: 0 when a leg or another exit was faster. Raises Transient when the legs
+        could not be ended in time: the next cycle tries again.
+        """
+        legs = [order for order in self._of(trade) if order.is_live and order.leg is not Leg.EXIT]
+        books = self.cancel(legs) if legs else self.reconcile()
+        still = {order.client_order_id for order in legs} & {order.client_order_id for order in books.orders}
+        if still:
+            raise Transient(f"closing {trade.symbol}: exit legs {sorted(still)} did not end in {_CANCEL_POLLS_MAX} s")
+        rest = next((t for t in books.trades if _same(t, trade)), None)
+        position = books.positions.get(trade.symbol)
+        exits = [order for order in self._of(trade) if order.leg is Leg.EXIT]
+        if rest is None or position is None or any(order.is_live for order in exits):
+            return Decimal(0)
+        quantity = min(rest.remaining, position.available)
+        if quantity <= 0:
+            return Decimal(0)
+        self._send_new(self._order(trade, Leg.EXIT, len(exits), quantity, reason))
+        return quantity
+
+    def protect(self, trade: Trade) -> None:
+        """Give an unprotected trade a stop and a target at the broker: one OCO over all that is left of it."""
+        protects = [order for order in self._of(trade) if order.leg is Leg.PROTECT]
+        if any(order.is_live for order in protects):
+            return
+        self._send_new(self._order(trade, Leg.PROTECT, len(protects), trade.remaining, "protection"))
+
+    # -- the pieces --
+
+    def _now(self) -> datetime:
+        return self._broker.clock().now
+
+    def _of(self, trade: Trade) -> list[LedgerOrder]:
+        with self._ledger.transaction() as connection:
+            return orders_of_trade(
+                connection,
+                account=self._account,
+                strategy=trade.strategy,
+                session=trade.session,
+                symbol=trade.symbol,
+            )
+
+    def _order(self, trade: Trade, leg: Leg, generation: int, quantity: Decimal, reason: str) -> LedgerOrder:
+        now = self._now()
+        is_oco = leg is Leg.PROTECT
+        return LedgerOrder(
+            client_order_id=client_order_id(
+                account=self._account,
+                strategy=trade.strategy,
+                session=trade.session,
+                decision=trade.symbol,
+                leg=leg,
+                generation=generation,
+            ),
+            parent_client_order_id=None,
+            session=trade.session,
+            strategy=trade.strategy,
+            strategy_version=trade.strategy_version,
+            symbol=trade.symbol,
+            leg=leg,
+            generation=generation,
+            side=Side.SELL,
+            order_type=OrderType.LIMIT if is_oco else OrderType.MARKET,
+            order_class=OrderClass.OCO if is_oco else OrderClass.SIMPLE,
+            time_in_force=TimeInForce.GTC if is_oco else TimeInForce.DAY,
+            quantity=quantity,
+            limit_price=trade.target_price.quantize(Decimal("0.01")) if is_oco else None,
+            stop_price=None,
+            take_profit_price=trade.target_price.quantize(Decimal("0.01")) if is_oco else None,
+            stop_loss_price=trade.stop_price.quantize(Decimal("0.01")) if is_oco else None,
+            reason=reason,
+            state=OrderState.RESERVED,
+            broker_order_id=None,
+            filled_quantity=Decimal(0),
+            filled_avg_price=None,
+            attempt=0,
+            not_after=now + _EXIT_GOOD_FOR,
+            created_at=now,
+            sent_at=None,
+            updated_at=now,
+        )
+
+    def _send_new(self, order: LedgerOrder) -> None:
+        if self.reserve(order, ()):
+            self.send(order.client_order_id)
+
+    def _begin_sending(self, order_id: str, *, only_from: Collection[OrderState]) -> bool:
+        """Step 2, compare-and-set. An order whose time has passed and that was never sent lapses instead."""
+        now = self._now()
+        with self._ledger.transaction() as connection:
+            order = order_of(connection, account=self._account, client_order_id=order_id)
+            if order is None:
+                raise RuntimeError(f"order {order_id}: not in the ledger; reserve it first")
+            if now > order.not_after:
+                if order.state is OrderState.RESERVED:
+                    move(
+                        connection,
+                        account=self._account,
+                        client_order_id=order_id,
+                        to=OrderState.LAPSED,
+                        only_from=(OrderState.RESERVED,),
+                        at=now,
+                        detail={"never sent": f"its time ended at {order.not_after.isoformat()}"},
+                    )
+                return False
+            return move(
+                connection,
+                account=self._account,
+                client_order_id=order_id,
+                to=OrderState.SENDING,
+                only_from=only_from,
+                at=now,
+                detail={"attempt": order.attempt + 1},
+                values={"attempt": order.attempt + 1, "sent_at": now},
+            )
+
+    def _post(self, order_id: str) -> None:
+        """Steps 3 and 4. Only a definitive refusal is a rejection; whatever else is not an answer is UNKNOWN."""
+        with self._ledger.transaction() as connection:
+            order = order_of(connection, account=self._account, client_order_id=order_id)
+        if order is None:
+            raise RuntimeError(f"order {order_id}: vanished from the ledger")
+        try:
+            answer = self._broker.submit(order.request)
+        except Refused as refusal:
+            self._note(order, OrderState.REJECTED, f"{refusal}")
+        except (Ambiguous, Transient) as lost:
+            self._note(order, OrderState.UNKNOWN, f"{lost}")
+        except Halt as halt:
+            self._note(order, OrderState.UNKNOWN, f"{halt}")
+            raise
+        else:
+            self._adopt(order, answer)
+
+    def _note(self, order: LedgerOrder, state: OrderState, why: str) -> None:
+        now = self._now()
+        with self._ledger.transaction() as connection:
+            moved = move(
+                connection,
+                account=self._account,
+                client_order_id=order.client_order_id,
+                to=state,
+                only_from=(OrderState.SENDING,),
+                at=now,
+                detail={"why": why},
+            )
+            if moved:
+                raise_alert(
+                    connection,
+                    account=self._account,
+                    severity=Severity.WARNING,
+                    kind=f"order.{state.value}",
+                    message=f"{order.side} {order.quantity:f} {order.symbol} ({order.reason}) is {state.value}: {why}",
+                    at=now,
+                    session=order.session,
+                    symbol=order.symbol,
+                )
+
+    def _adopt(self, order: LedgerOrder, found: BrokerOrder) -> None:
+        now = self._now()
+        wrong = _mismatch(order, found)
+        with self._ledger.transaction() as connection:
+            if wrong is None:
+                adopt(connection, account=self._account, known=order, found=found, at=now)
+                return
+            move(
+                connection,
+                account=self._account,
+                client_order_id=order.client_order_id,
+                to=OrderState.QUARANTINED,
+                at=now,
+                detail={"mismatch": wrong},
+                values={"broker_order_id": found.broker_order_id},
+            )
+            reason = f"order {order.client_order_id} for {order.symbol} differs at the broker: {wrong}"
+            set_state(
+                connection,
+                account=self._account,
+                state=TradingState.HALTED,
+                reason=reason,
+                by="order protocol",
+                at=now,
+            )
+            raise_alert(
+                connection,
+                account=self._account,
+                severity=Severity.CRITICAL,
+                kind="order.quarantined",
+                message=f"{reason}; trading is halted",
+                at=now,
+                session=order.session,
+                symbol=order.symbol,
+            )
+        raise Halt(reason)
+
+    def _resolve(self, order: LedgerOrder, patient: bool) -> None:
+        now = self._now()
+        is_fresh = order.sent_at is not None and now - order.sent_at < _IN_FLIGHT_AT_MOST
+        if order.state is OrderState.SENDING and is_fresh and not patient:
+            return  # somebody may be sending it this very moment
+        for lookup in range(_LOOKUPS if patient else 1):
+            if lookup:
+                self._waiter.wait(_LOOKUP_PAUSE_S)
+            found = self._broker.order(order.client_order_id)
+            if found is not None:
+                self._adopt(order, found)
+                return
+        now = self._now()
+        if patient and self._begin_sending(order.client_order_id, only_from=_IN_FLIGHT):
+            self._post(order.client_order_id)
+        elif now > order.not_after and not self._broker.clock().is_open:
+            self._lapse(order, now)
+
+    def _lapse(self, order: LedgerOrder, now: datetime) -> None:
+        """The session is over: an id the complete order list lacks never arrived."""
+        listed = self._broker.orders(status="all", after=order.created_at - timedelta(minutes=1))
+        if any(each.client_order_id == order.client_order_id for each in listed):
+            return
+        with self._ledger.transaction() as connection:
+            move(
+                connection,
+                account=self._account,
+                client_order_id=order.client_order_id,
+                to=OrderState.LAPSED,
+                only_from=_IN_FLIGHT,
+                at=now,
+                detail={"proof": f"absent among {len(listed)} orders after the session"},
+            )
+
+
+def _same(one: Trade, other: Trade) -> bool:
+    return (one.strategy, one.session, one.symbol) == (other.strategy, other.session, other.symbol)
+
+
+def _mismatch(order: LedgerOrder, found: BrokerOrder) -> str | None:
+    """In what the broker's order is not the one we sent; None when it is."""
+    pairs = {
+        "symbol": (order.symbol, found.symbol),
+        "side": (order.side, found.side),
+        "quantity": (order.quantity, found.quantity),
+        "type": (order.order_type, found.order_type),
+        "limit price": (order.limit_price, found.limit_price),
+        "stop price": (order.stop_price, found.stop_price),
+    }
+    wrong = [
+        f"{name} {_said(ours)} here, {_said(theirs)} there" for name, (ours, theirs) in pairs.items() if ours != theirs
+    ]
+    return "; ".join(wrong) or None
+
+
+def _said(value: object) -> str:
+    return f"{value.normalize():f}" if isinstance(value, Decimal) else str(value)

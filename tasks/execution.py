@@ -1,0 +1,223 @@
+"""Steps of execution: decisions become orders, each exactly once, followed until they end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date, datetime
+from decimal import Decimal
+
+from desk.controls import Exposure, judge_entry
+from desk.decision import Action, Decision
+from desk.errors import Halt, Transient
+from desk.ledger.decisions import decision_set_of, decisions_of
+from desk.ledger.orders import LedgerOrder, live_orders
+from desk.ledger.records import DecisionSet
+from desk.ledger.runs import run_of
+from desk.ledger.screenings import watchlist_of
+from desk.ledger.trades import open_trades
+from desk.ledger.trading_state import current_state
+from desk.orders import Leg, OrderClass, OrderState, OrderType, Side, TimeInForce, client_order_id
+from desk.reconcile import Books
+from tasks.office import Office, office
+from tasks.step import step
+
+__all__ = ["close_sold", "one_at_a_time", "recover", "send_entries", "settle_entries"]
+
+_ENTRY_FILL_S = 30.0  # an entry that has not filled by then is cancelled, and what was filled gets its own OCO
+
+
+@contextmanager
+def one_at_a_time(what: str) -> Iterator[None]:
+    """Hold the stage's lock in the ledger: a killed process lets go of it by itself.
+
+    Raises Transient when somebody else is at it.
+    """
+    desk = office()
+    with desk.ledger.try_lock(f"{what}:{desk.account}") as is_ours:
+        if not is_ours:
+            raise Transient(f"{what} of account {desk.account} is already running elsewhere; this run leaves it alone")
+        yield
+
+
+@step(retries=2, retry_delay_seconds=[5, 15])
+def recover(_session: date) -> None:
+    """Resolve what an earlier attempt left behind before anything new is sent."""
+    orders = office().orders
+    orders.resolve(patient=True)
+    orders.reconcile()
+
+
+@step(retries=2, retry_delay_seconds=[5, 15])
+def close_sold(session: date) -> list[str]:
+    """Close every trade this session decided to sell. Exits pass no control."""
+    desk = office()
+    decided, _ = _decided(desk, session)
+    selling = {decision.symbol for decision in decided if decision.action is Action.SELL}
+    with desk.ledger.transaction() as connection:
+        trades = open_trades(connection, account=desk.account)
+    closed = [trade for trade in trades if trade.symbol in selling and trade.session < session]
+    for trade in closed:
+        desk.orders.close(trade, "signal")
+    return [trade.symbol for trade in closed]
+
+
+@step(retries=2, retry_delay_seconds=[5, 15])
+def send_entries(session: date) -> list[str]:
+    """Reserve and send each decided buy that every control allows. Returns the ids sent or under way."""
+    desk = office()
+    decided, decision_set = _decided(desk, session)
+    buys = [decision for decision in decided if decision.action is Action.BUY]
+    if not buys or decision_set is None:
+        return []
+    with desk.ledger.transaction() as connection:
+        expected = run_of(connection, account=desk.account, session=session, stage="trading")
+        volumes = {
+            row.symbol: row.volume_20d for row in watchlist_of(connection, account=desk.account, session=session)
+        }
+    not_after = expected.cutoff_at if expected is not None else decision_set.decided_at
+    assets = {asset.symbol: asset for asset in desk.broker.assets()}
+    sent = []
+    for decision in buys:
+        order = _entry(desk, session, decision_set, decision, not_after)
+        _send(desk, order, volumes.get(decision.symbol, 0), assets.get(decision.symbol))
+        sent.append(order.client_order_id)
+    return sent
+
+
+@step(retries=2, retry_delay_seconds=[5, 15])
+def settle_entries(session: date, sent: list[str], sold: list[str]) -> Mapping[str, object]:
+    """Follow the session's orders to their end; cancel what did not fill in time, protect what did in part."""
+    desk = office()
+    desk.orders.resolve(patient=True)  # a lost answer is looked up now, not left to the next run
+    books = desk.orders.settle(_entries(desk, sent), within_s=_ENTRY_FILL_S)
+    open_entries = [order for order in books.orders if order.leg is Leg.ENTRY and order.client_order_id in sent]
+    if open_entries:
+        books = desk.orders.cancel([order for order in open_entries if order.state is not OrderState.UNKNOWN])
+    protect_bare(desk, books)
+    decided, decision_set = _decided(desk, session)
+    with desk.ledger.transaction() as connection:
+        trades = open_trades(connection, account=desk.account)
+    return {
+        "decider": None if decision_set is None else decision_set.decider,
+        "decisions": {action.value: sum(decision.action is action for decision in decided) for action in Action},
+        "bought": sorted(trade.symbol for trade in trades if trade.session == session),
+        "sold": sold,
+    }
+
+
+def protect_bare(desk: Office, books: Books) -> list[str]:
+    """Give every trade without a live stop at the broker one. Returns the symbols that had none."""
+    covered = {order.symbol for order in books.orders if order.leg in (Leg.STOP, Leg.PROTECT, Leg.ENTRY, Leg.EXIT)}
+    bare = [trade for trade in books.trades if trade.symbol not in covered and trade.symbol in books.positions]
+    for trade in bare:
+        desk.orders.protect(trade)
+    return [trade.symbol for trade in bare]
+
+
+def _decided(desk: Office, session: date) -> tuple[list[Decision], DecisionSet | None]:
+    with desk.ledger.transaction() as connection:
+        decision_set = decision_set_of(connection, account=desk.account, session=session, strategy=desk.strategy.name)
+        if decision_set is None:
+            return [], None
+        return (
+            decisions_of(connection, account=desk.account, session=session, strategy=desk.strategy.name),
+            decision_set,
+        )
+
+
+def _entries(desk: Office, sent: list[str]) -> list[str]:
+    with desk.ledger.transaction() as connection:
+        exits = [order for order in live_orders(connection, account=desk.account) if order.leg is Leg.EXIT]
+    return sent + [order.client_order_id for order in exits]
+
+
+def _send(desk: Office, order: LedgerOrder, volume_20d: int, asset: object) -> None:
+    """Judge with what is true this moment, reserve, send."""
+    from desk.market import Asset
+
+    exposure = _exposure(desk)
+    quote = desk.market_data.quotes([order.symbol]).get(order.symbol)
+    clock = desk.broker.clock()
+    session = desk.session_of(order.session)
+    if session is None:
+        raise Halt(f"order for {order.symbol}: {order.session} is no session in the broker's calendar")
+    verdicts = judge_entry(
+        order.request,
+        strategy=desk.strategy,
+        exposure=exposure,
+        quote=quote,
+        asset=asset if isinstance(asset, Asset) else None,
+        volume_20d=volume_20d,
+        session=session,
+        now=clock.now,
+        not_after=order.not_after,
+    )
+    if desk.orders.reserve(order, verdicts):
+        desk.orders.send(order.client_order_id)
+
+
+def _exposure(desk: Office) -> Exposure:
+    account = desk.broker.account()
+    with desk.ledger.transaction() as connection:
+        state = current_state(connection, account=desk.account)
+        trades = open_trades(connection, account=desk.account)
+        entries = [order for order in live_orders(connection, account=desk.account) if order.leg is Leg.ENTRY]
+    under_way = sum((order.quantity * (order.limit_price or Decimal(0)) for order in entries), Decimal(0))
+    unsent = sum(
+        (
+            order.quantity * (order.limit_price or Decimal(0))
+            for order in entries
+            if order.state in (OrderState.RESERVED, OrderState.SENDING, OrderState.UNKNOWN)
+        ),
+        Decimal(0),
+    )
+    return Exposure(
+        equity=account.equity,
+        buying_power=account.buying_power - unsent,
+        gross=account.long_market_value + under_way,
+        symbols=frozenset({trade.symbol for trade in trades} | {order.symbol for order in entries}),
+        trading_state=state.state.value,
+    )
+
+
+def _entry(
+    desk: Office, session: date, decision_set: DecisionSet, decision: Decision, not_after: datetime
+) -> LedgerOrder:
+    now = desk.broker.clock().now
+    return LedgerOrder(
+        client_order_id=client_order_id(
+            account=desk.account,
+            strategy=decision_set.strategy,
+            session=session,
+            decision=decision.symbol,
+            leg=Leg.ENTRY,
+            generation=0,
+        ),
+        parent_client_order_id=None,
+        session=session,
+        strategy=decision_set.strategy,
+        strategy_version=decision_set.strategy_version,
+        symbol=decision.symbol,
+        leg=Leg.ENTRY,
+        generation=0,
+        side=Side.BUY,
+        order_type=OrderType.LIMIT,
+        order_class=OrderClass.BRACKET,
+        time_in_force=TimeInForce.GTC,
+        quantity=decision.quantity,
+        limit_price=decision.limit_price,
+        stop_price=None,
+        take_profit_price=decision.target_price,
+        stop_loss_price=decision.stop_price,
+        reason="entry",
+        state=OrderState.RESERVED,
+        broker_order_id=None,
+        filled_quantity=Decimal(0),
+        filled_avg_price=None,
+        attempt=0,
+        not_after=not_after,
+        created_at=now,
+        sent_at=None,
+        updated_at=now,
+    )

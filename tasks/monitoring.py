@@ -1,0 +1,184 @@
+"""The position monitor's cycle. Its evidence row is written last; what could not be known is RED."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from desk.alerts import deliver
+from desk.errors import OnepathError
+from desk.exits import AT_BROKER, breached
+from desk.ledger.alerts import raise_alert
+from desk.ledger.monitor import last_cycle, record_cycle
+from desk.ledger.records import Exit, MonitorCycle, Severity, Verdict
+from desk.ledger.trades import Trade, raise_high_water
+from desk.market import Quote
+from desk.orders import Leg, OrderState
+from desk.reconcile import Books
+from tasks.execution import protect_bare
+from tasks.office import Office, office
+from tasks.shift import Shift
+from tasks.step import step
+
+__all__ = ["QUOTE_AGE_S_MAX", "watch_positions"]
+
+QUOTE_AGE_S_MAX = 30.0  # an older quote is never used to decide
+_PERIOD = timedelta(seconds=60)
+_LEFT_BEHIND = (OrderState.RESERVED, OrderState.SENDING, OrderState.UNKNOWN)
+_COVERING = (Leg.STOP, Leg.PROTECT)
+
+
+@dataclass
+class _Cycle:
+    """What one cycle found, while it finds it."""
+
+    at: datetime
+    expected: int | None = None
+    evaluated: int = 0
+    position_hash: str | None = None
+    oldest_quote_s: float | None = None
+    stops: int = 0
+    exits: list[Exit] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    marks: list[tuple[Trade, Decimal]] = field(default_factory=list)  # bids above all since the entry
+    closed: int = 0
+
+
+@step(name="watch", retries=1, retry_delay_seconds=5)
+def watch_positions(now: Shift) -> Mapping[str, object]:
+    """One cycle over all open positions: one orders read, one positions read, one batched quote call.
+
+    Writes a cycle row whatever happens, then raises what stopped it.
+    """
+    desk = office()
+    with desk.ledger.try_lock(f"monitor:{desk.account}") as is_ours:
+        if not is_ours:
+            return {"left to": "another monitor, which is at work"}
+        cycle = _Cycle(at=now.started_at)
+        try:
+            _look(desk, now, cycle)
+        except OnepathError as error:
+            cycle.errors.append(f"{type(error).__name__}: {error}")
+            _write(desk, now, cycle)
+            raise
+        _write(desk, now, cycle)
+    return {"positions": cycle.expected, "exits": len(cycle.exits), "errors": len(cycle.errors)}
+
+
+def _look(desk: Office, now: Shift, cycle: _Cycle) -> None:
+    books = desk.orders.reconcile(cycle.at)
+    if any(order.state in _LEFT_BEHIND for order in books.orders):
+        desk.orders.resolve(patient=False)
+        books = desk.orders.reconcile()
+    cycle.expected = len(books.positions)
+    cycle.position_hash = _hash(books)
+    cycle.errors += books.differences
+    if not books.trades:
+        return
+    quotes = desk.market_data.quotes([trade.symbol for trade in books.trades])
+    for trade in books.trades:
+        quote = quotes.get(trade.symbol)
+        reason = _unusable(trade, quote, cycle)
+        if quote is None or reason is not None:
+            cycle.errors.append(f"{trade.symbol}: {reason}")
+            continue
+        cycle.evaluated += 1
+        if quote.bid > trade.high_water_price:
+            cycle.marks.append((trade, quote.bid))
+        strategy = desk.strategy_of(trade.strategy_version)
+        breach = breached(trade, quote.bid, strategy=strategy, session=now.open_session, now=cycle.at)
+        if breach is not None:
+            _act_on(desk, books, trade, breach, cycle)
+    _see_to_cover(desk, books, cycle)
+
+
+def _unusable(trade: Trade, quote: Quote | None, cycle: _Cycle) -> str | None:
+    if quote is None:
+        return "no quote"
+    age = quote.age_s(cycle.at)
+    cycle.oldest_quote_s = max(age, cycle.oldest_quote_s or 0.0)
+    return quote.unusable(cycle.at, age_s_max=QUOTE_AGE_S_MAX)
+
+
+def _act_on(desk: Office, books: Books, trade: Trade, breach: str, cycle: _Cycle) -> None:
+    """Close it, unless a live leg at the broker is just about to: that one gets a minute."""
+    is_covered = any(order.symbol == trade.symbol and order.leg in _COVERING for order in books.orders)
+    if breach in AT_BROKER and is_covered and not _seen_before(desk, trade, breach):
+        cycle.exits.append(Exit(trade.symbol, f"{breach}, left to the broker's leg"))
+        return
+    sold = desk.orders.close(trade, breach)
+    cycle.exits.append(Exit(trade.symbol, breach if sold else f"{breach}, already closing"))
+    cycle.closed += 1
+
+
+def _seen_before(desk: Office, trade: Trade, breach: str) -> bool:
+    """Whether the last cycle left this same breach to the broker, in vain."""
+    with desk.ledger.transaction() as connection:
+        last = last_cycle(connection, account=desk.account)
+    return last is not None and any(
+        gone.symbol == trade.symbol and gone.reason.startswith(breach) for gone in last.exits
+    )
+
+
+def _see_to_cover(desk: Office, books: Books, cycle: _Cycle) -> None:
+    """Count the stops the broker shows, and give a stop to what has none."""
+    if cycle.closed:
+        books = desk.orders.reconcile()
+        cycle.position_hash = _hash(books)
+        cycle.evaluated -= max(0, (cycle.expected or 0) - len(books.positions))
+        cycle.expected = len(books.positions)
+    bare = protect_bare(desk, books)
+    cycle.stops = len(books.positions) - len(bare)
+    cycle.errors += [f"{symbol}: no live stop at the broker; one was sent" for symbol in bare]
+
+
+def _hash(books: Books) -> str:
+    held = ";".join(f"{symbol}={position.quantity:f}" for symbol, position in sorted(books.positions.items()))
+    return hashlib.sha256(held.encode()).hexdigest()
+
+
+def _write(desk: Office, now: Shift, cycle: _Cycle) -> None:
+    """The evidence, and an alert for each error the cycle before did not have."""
+    is_ok = not cycle.errors and cycle.expected is not None and cycle.evaluated == cycle.expected
+    is_one_row = not cycle.errors and not cycle.marks
+    with desk.ledger.at_once(writes=True) if is_one_row else desk.ledger.transaction() as connection:
+        if cycle.marks:
+            raise_high_water(connection, account=desk.account, marks=cycle.marks, at=cycle.at)
+        if cycle.errors:
+            last = last_cycle(connection, account=desk.account)
+            known = set(last.errors) if last is not None else set()
+            for error in cycle.errors:
+                if error not in known:
+                    raise_alert(
+                        connection,
+                        account=desk.account,
+                        severity=Severity.CRITICAL,
+                        kind="monitor.red",
+                        message=error,
+                        at=cycle.at,
+                        session=now.day,
+                        stage=now.stage,
+                        symbol=error.split(":")[0] if error.split(":")[0].isupper() else None,
+                    )
+        record_cycle(
+            connection,
+            account=desk.account,
+            cycle=MonitorCycle(
+                cycle_at=cycle.at,
+                session=now.day,
+                verdict=Verdict.OK if is_ok else Verdict.RED,
+                positions_expected=cycle.expected,
+                positions_evaluated=cycle.evaluated,
+                position_hash=cycle.position_hash,
+                quote_age_max_s=cycle.oldest_quote_s,
+                stops_verified=cycle.stops,
+                exits=tuple(cycle.exits),
+                errors=tuple(cycle.errors),
+                next_due_at=cycle.at + _PERIOD,
+            ),
+        )
+    if cycle.errors:
+        deliver(desk.ledger, account=desk.account, channels=desk.channels)
