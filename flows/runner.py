@@ -4,6 +4,7 @@ Imports are paid once, so a run starts within a second of its time. It is not a 
 that is an asyncio program which hands runs to infrastructure. Our synchronous flow would have to run in a thread of
 it, it claims runs ten seconds ahead and polls every ten, knows no "too late" and no leftovers, and each of these
 is a private method there. What is needed of it is a handful of calls of the public client.
+`flows.serve` makes a process of it.
 
 A run belongs to who moves it to Pending: the server refuses the second one. The claim names host, process and
 its start, so that a later runner can tell a dead owner from a slow one.
@@ -11,7 +12,6 @@ its start, so that a later runner can tell a dead owner from a slow one.
 
 from __future__ import annotations
 
-import argparse
 import contextvars
 import logging
 import os
@@ -21,8 +21,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
@@ -43,17 +41,16 @@ from prefect.utilities.engine import propose_state_sync
 
 from desk.errors import BadInput, OnepathError
 from flows.claims import Claim, bury, end_run
-from flows.declared import POOL, declared
-from flows.logs import log_to, run_log_handler
+from flows.declared import POOL
 from tasks.alerting import alert_skipped_runs
 from tasks.step import cancel_asked
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-__all__ = ["POOL", "Runner", "main"]
+__all__ = ["GRACE_S", "POOL", "Runner"]
 
-log = logging.getLogger("flows.runner")  # it may run as __main__
+log = logging.getLogger(__name__)
 
 POLL_S = 0.5
 BACKOFF_S_MAX = 10.0
@@ -324,30 +321,3 @@ def _client() -> SyncPrefectClient:
 def _stage(run: FlowRun) -> str:
     """Deployments are named after their stage, and tagged with it: the tag comes with the run at no extra call."""
     return next((tag.removeprefix("stage:") for tag in run.tags if tag.startswith("stage:")), "")
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m flows.runner --queue monitor`, with PREFECT_API_URL set."""
-    parser = argparse.ArgumentParser(prog="python -m flows.runner", description=__doc__)
-    parser.add_argument("--queue", action="append", required=True, help="work queue to serve; may be repeated")
-    parser.add_argument("--name", help="shown in the UI; default: the queues")
-    parser.add_argument("--pool", default=POOL)
-    parser.add_argument("--grace-s", type=float, default=GRACE_S, help="how long a run may go on after SIGTERM")
-    parser.add_argument("--file", type=Path, help="another prefect.yaml, whose flows are imported before the first run")
-    options = parser.parse_args(arguments)
-    # Blocked in every thread and taken by one that waits for them: Prefect's own SIGTERM handler would tear the
-    # current run apart, at any line.
-    signals = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    log_to(logging.StreamHandler(), run_log_handler())
-    for deployment in declared(options.file):
-        import_module(deployment["entrypoint"].rpartition(".")[0])
-    runner = Runner(options.queue, name=options.name or "-".join(options.queue), pool=options.pool)
-    threading.Thread(target=runner.stop_on_signal, args=(signals, options.grace_s), daemon=True).start()
-    if runner.wait_for_server():
-        with runner:
-            runner.serve()
-
-
-if __name__ == "__main__":
-    main()

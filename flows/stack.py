@@ -197,7 +197,7 @@ class Stack:
 
     def _start_runner(self, stack: ExitStack, queue: str) -> Child:
         name = f"runner-{queue}"
-        argv = [sys.executable, "-m", "flows.runner", "--queue", queue, "--name", name, *self._file_option()]
+        argv = [sys.executable, "-m", "flows.serve", "--queue", queue, "--name", name, *self._file_option()]
         return self._child(stack, name, lambda: argv, f"queue {queue}", self.environment())
 
     def _child(

@@ -77,7 +77,7 @@ def runner_process(stack: Stack, tmp_path: Path, *options: str) -> Iterator[subp
     command = [
         sys.executable,
         "-m",
-        "flows.runner",
+        "flows.serve",
         "--queue",
         "daily",
         "--file",
