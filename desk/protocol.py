@@ -34,8 +34,11 @@ from desk.reconcile import Books, Reconciler, adopt
 __all__ = ["OrderDesk"]
 
 _IN_FLIGHT = (OrderState.SENDING, OrderState.UNKNOWN)
-_LOOKUPS = 3
+_LOOKUPS = 3  # this often looked up and absent, over _ABSENT_S: it may be sent again
 _LOOKUP_PAUSE_S = 30.0
+_QUICK_LOOKUPS = 2
+_QUICK_PAUSE_S = 1.0
+_ABSENT_S = 60.0
 _IN_FLIGHT_AT_MOST = timedelta(seconds=20)  # longer than connect and read timeouts: whoever was sending is gone
 _CANCEL_POLLS_MAX = 30
 _EXIT_GOOD_FOR = timedelta(days=1)
@@ -50,6 +53,7 @@ class OrderDesk:
         self._waiter = waiter
         self._account = account
         self._reconciler = reconciler
+        self._absent: dict[str, list[datetime]] = {}  # when the broker said it has no such order
 
     def reconcile(self, now: datetime | None = None) -> Books:
         """Ledger and broker brought together. `now`: the broker's time, when it was read a moment ago."""
@@ -84,15 +88,16 @@ class OrderDesk:
     def resolve(self, *, patient: bool) -> None:
         """Bring every order a crash or a lost answer left behind to a proven state.
 
-        `patient`: wait for late orders to show up (up to a minute a time) and send the same id again while its
-        time has not passed. Without patience an absent order stays as it is: absence in session never means
-        rejected.
+        An order that three lookups over a minute did not find is sent again under the same id while its time has
+        not passed; until then it stays as it is: absence in session never means rejected. `patient`: wait for those
+        lookups here, up to a minute an order. Otherwise each call adds two, a second apart, and only orders that
+        get us out or protect us are sent: an entry waits for its own stage.
         """
         with self._ledger.transaction() as connection:
             left = live_orders(connection, account=self._account)
         for order in left:
             if order.state is OrderState.RESERVED:
-                if patient:
+                if patient or order.leg is not Leg.ENTRY:
                     self.send(order.client_order_id)
             elif order.state in _IN_FLIGHT:
                 self._resolve(order, patient)
@@ -330,18 +335,31 @@ class OrderDesk:
         is_fresh = order.sent_at is not None and now - order.sent_at < _IN_FLIGHT_AT_MOST
         if order.state is OrderState.SENDING and is_fresh and not patient:
             return  # somebody may be sending it this very moment
-        for lookup in range(_LOOKUPS if patient else 1):
-            if lookup:
-                self._waiter.wait(_LOOKUP_PAUSE_S)
-            found = self._broker.order(order.client_order_id)
-            if found is not None:
-                self._adopt(order, found)
-                return
+        if self._find(order, patient):
+            return
         now = self._now()
-        if patient and self._begin_sending(order.client_order_id, only_from=_IN_FLIGHT):
+        seen_absent = self._absent[order.client_order_id]
+        is_absent = len(seen_absent) >= _LOOKUPS and (seen_absent[-1] - seen_absent[0]).total_seconds() >= _ABSENT_S
+        may_send = is_absent and (patient or order.leg is not Leg.ENTRY)
+        if may_send and self._begin_sending(order.client_order_id, only_from=_IN_FLIGHT):
+            del self._absent[order.client_order_id]
             self._post(order.client_order_id)
         elif now > order.not_after and not self._broker.clock().is_open:
             self._lapse(order, now)
+
+    def _find(self, order: LedgerOrder, patient: bool) -> bool:
+        """Look the id up at the broker and adopt what is there; or note each time it was not."""
+        pause_s = _LOOKUP_PAUSE_S if patient else _QUICK_PAUSE_S
+        for lookup in range(_LOOKUPS if patient else _QUICK_LOOKUPS):
+            if lookup:
+                self._waiter.wait(pause_s)
+            found = self._broker.order(order.client_order_id)
+            if found is not None:
+                self._absent.pop(order.client_order_id, None)
+                self._adopt(order, found)
+                return True
+            self._absent.setdefault(order.client_order_id, []).append(self._now())
+        return False
 
     def _lapse(self, order: LedgerOrder, now: datetime) -> None:
         """The session is over: an id the complete order list lacks never arrived."""

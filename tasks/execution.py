@@ -15,14 +15,14 @@ from desk.ledger.orders import LedgerOrder, live_orders
 from desk.ledger.records import DecisionSet
 from desk.ledger.runs import run_of
 from desk.ledger.screenings import watchlist_of
-from desk.ledger.trades import open_trades
+from desk.ledger.trades import Trade, open_trades
 from desk.ledger.trading_state import current_state
 from desk.orders import Leg, OrderClass, OrderState, OrderType, Side, TimeInForce, client_order_id
 from desk.reconcile import Books
 from tasks.office import Office, office
 from tasks.step import step
 
-__all__ = ["close_sold", "one_at_a_time", "recover", "send_entries", "settle_entries"]
+__all__ = ["bare_trades", "close_sold", "one_at_a_time", "recover", "send_entries", "settle_entries"]
 
 _ENTRY_FILL_S = 30.0  # an entry that has not filled by then is cancelled, and what was filled gets its own OCO
 
@@ -94,7 +94,8 @@ def settle_entries(session: date, sent: list[str], sold: list[str]) -> Mapping[s
     open_entries = [order for order in books.orders if order.leg is Leg.ENTRY and order.client_order_id in sent]
     if open_entries:
         books = desk.orders.cancel([order for order in open_entries if order.state is not OrderState.UNKNOWN])
-    protect_bare(desk, books)
+    for trade in bare_trades(books):
+        desk.orders.protect(trade)
     decided, decision_set = _decided(desk, session)
     with desk.ledger.transaction() as connection:
         trades = open_trades(connection, account=desk.account)
@@ -106,13 +107,10 @@ def settle_entries(session: date, sent: list[str], sold: list[str]) -> Mapping[s
     }
 
 
-def protect_bare(desk: Office, books: Books) -> list[str]:
-    """Give every trade without a live stop at the broker one. Returns the symbols that had none."""
+def bare_trades(books: Books) -> list[Trade]:
+    """Trades whose shares have no live stop at the broker, and none on its way."""
     covered = {order.symbol for order in books.orders if order.leg in (Leg.STOP, Leg.PROTECT, Leg.ENTRY, Leg.EXIT)}
-    bare = [trade for trade in books.trades if trade.symbol not in covered and trade.symbol in books.positions]
-    for trade in bare:
-        desk.orders.protect(trade)
-    return [trade.symbol for trade in bare]
+    return [trade for trade in books.trades if trade.symbol not in covered and trade.symbol in books.positions]
 
 
 def _decided(desk: Office, session: date) -> tuple[list[Decision], DecisionSet | None]:

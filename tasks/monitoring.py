@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -18,7 +19,7 @@ from desk.ledger.trades import Trade, raise_high_water
 from desk.market import Quote
 from desk.orders import Leg, OrderState
 from desk.reconcile import Books
-from tasks.execution import protect_bare
+from tasks.execution import bare_trades
 from tasks.office import Office, office
 from tasks.shift import Shift
 from tasks.step import step
@@ -45,6 +46,16 @@ class _Cycle:
     errors: list[str] = field(default_factory=list)
     marks: list[tuple[Trade, Decimal]] = field(default_factory=list)  # bids above all since the entry
     closed: int = 0
+    failure: OnepathError | None = None  # the first that kept a position from its exit or its stop
+
+    @contextmanager
+    def apart(self, what: str) -> Iterator[None]:
+        """What fails for one position, or among the orders, keeps no other position from being looked after."""
+        try:
+            yield
+        except OnepathError as error:
+            self.errors.append(f"{what}: {type(error).__name__}: {error}")
+            self.failure = self.failure or error
 
 
 @step(name="watch", retries=1, retry_delay_seconds=5)
@@ -65,13 +76,16 @@ def watch_positions(now: Shift) -> Mapping[str, object]:
             _write(desk, now, cycle)
             raise
         _write(desk, now, cycle)
+        if cycle.failure is not None:
+            raise cycle.failure
     return {"positions": cycle.expected, "exits": len(cycle.exits), "errors": len(cycle.errors)}
 
 
 def _look(desk: Office, now: Shift, cycle: _Cycle) -> None:
     books = desk.orders.reconcile(cycle.at)
     if any(order.state in _LEFT_BEHIND for order in books.orders):
-        desk.orders.resolve(patient=False)
+        with cycle.apart("orders"):
+            desk.orders.resolve(patient=False)
         books = desk.orders.reconcile()
     cycle.expected = len(books.positions)
     cycle.position_hash = _hash(books)
@@ -91,7 +105,8 @@ def _look(desk: Office, now: Shift, cycle: _Cycle) -> None:
         strategy = desk.strategy_of(trade.strategy_version)
         breach = breached(trade, quote.bid, strategy=strategy, session=now.open_session, now=cycle.at)
         if breach is not None:
-            _act_on(desk, books, trade, breach, cycle)
+            with cycle.apart(trade.symbol):
+                _act_on(desk, books, trade, breach, cycle)
     _see_to_cover(desk, books, cycle)
 
 
@@ -126,13 +141,18 @@ def _seen_before(desk: Office, trade: Trade, breach: str) -> bool:
 def _see_to_cover(desk: Office, books: Books, cycle: _Cycle) -> None:
     """Count the stops the broker shows, and give a stop to what has none."""
     if cycle.closed:
+        with cycle.apart("orders"):
+            desk.orders.resolve(patient=False)  # an exit whose answer was lost: the first looks for it are now
         books = desk.orders.reconcile()
         cycle.position_hash = _hash(books)
         cycle.evaluated -= max(0, (cycle.expected or 0) - len(books.positions))
         cycle.expected = len(books.positions)
-    bare = protect_bare(desk, books)
+    bare = bare_trades(books)
     cycle.stops = len(books.positions) - len(bare)
-    cycle.errors += [f"{symbol}: no live stop at the broker; one was sent" for symbol in bare]
+    for trade in bare:
+        with cycle.apart(trade.symbol):
+            desk.orders.protect(trade)
+            cycle.errors.append(f"{trade.symbol}: no live stop at the broker; one was sent")
 
 
 def _hash(books: Books) -> str:

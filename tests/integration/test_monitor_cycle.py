@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from scripted_market import MONDAY, TUESDAY, at, flat
-from trading_desk import Bench, bench
+from trading_desk import Bench, bench, buy_decision
 
-from desk.errors import Transient
+from desk.errors import Ambiguous, Transient
 from desk.ledger.engine import Ledger
 from flows.position_monitor import position_monitor
 from flows.trading import execution
@@ -136,6 +136,65 @@ def test_a_broker_that_cannot_be_read_is_red_and_fails_the_run(desk: Bench) -> N
     (row,) = desk.rows("select verdict, positions_expected, errors from monitor_cycles")
     assert (row["verdict"], row["positions_expected"]) == ("RED", None)
     assert row["errors"] == ["Transient: positions: no answer"]
+
+
+def test_a_position_that_cannot_be_closed_keeps_no_other_from_its_exit(ledger: Ledger, tmp_path: Path) -> None:
+    desk = bench(ledger, tmp_path, script=flat() | flat("BETA"), decided=[buy_decision(), buy_decision("BETA")])
+    with in_office(desk.office):
+        execution(MONDAY)
+        for symbol in ("ACME", "BETA"):
+            desk.exchange.set_market(symbol, bid=107.0, ask=107.02, last=107.0)
+        position_monitor()
+        for symbol in ("ACME", "BETA"):
+            desk.exchange.set_market(symbol, bid=100.5, ask=100.52, last=100.5)
+        acme = {str(order.broker_order_id) for order in desk.orders("ACME")}
+        cancel = desk.line._broker.cancel
+
+        def deaf_to_acme(order_id: str) -> None:
+            if order_id in acme:
+                raise Transient("cancel: no answer")
+            cancel(order_id)
+
+        desk.line.__dict__["cancel"] = deaf_to_acme
+        desk.exchange.advance(60)
+        with pytest.raises(Transient, match="cancel: no answer"):
+            position_monitor()
+
+        assert (desk.held("ACME"), desk.held("BETA")) == (10, 0)
+        (row,) = desk.rows("select verdict, errors from monitor_cycles order by cycle_at desc limit 1")
+        assert row["verdict"] == "RED"
+        assert row["errors"] == ["ACME: Transient: cancel: no answer"]
+
+
+def test_an_exit_that_never_arrived_is_sent_again_by_the_monitor_under_the_same_id(desk: Bench) -> None:
+    """Its legs are cancelled by then: until it is sold, nothing at the broker protects the position."""
+    desk.exchange.set_market("ACME", bid=107.0, ask=107.02, last=107.0)
+    cycle(desk)
+    desk.exchange.set_market("ACME", bid=100.5, ask=100.52, last=100.5)
+    desk.line.posts.clear()
+    desk.line.before = [Ambiguous("hung before the broker")]
+
+    for _ in range(3):
+        cycle(desk)
+    desk.office.orders.reconcile()
+
+    assert desk.held() == 0
+    assert len(desk.line.posts) == 2 and len(set(desk.line.posts)) == 1
+    assert desk.rows("select close_reason from trades") == [{"close_reason": "trailing stop"}]
+
+
+def test_an_exit_reserved_by_a_monitor_that_was_killed_is_sent_by_the_next_cycle(desk: Bench) -> None:
+    desk.exchange.set_market("ACME", bid=107.0, ask=107.02, last=107.0)
+    cycle(desk)
+    desk.exchange.set_market("ACME", bid=100.5, ask=100.52, last=100.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(desk.office.orders, "send", lambda _order_id: None)  # killed just before
+        cycle(desk)
+
+    cycle(desk)
+    desk.office.orders.reconcile()
+
+    assert desk.held() == 0
 
 
 def test_a_second_monitor_leaves_the_work_to_the_first(desk: Bench) -> None:
