@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from desk.exchange.amounts import plain, rfc3339
+from desk.exchange.configuration import Configuration
 from desk.market import NEW_YORK
 
 __all__ = ["AVERAGE_PLACES", "Activity", "Holding", "SimAccount"]
@@ -18,7 +19,7 @@ AVERAGE_PLACES = 6  # decimals of an average entry price
 
 @dataclass(slots=True)
 class Holding:
-    """Shares of one symbol, above 0: the account holds no shorts."""
+    """Shares of one symbol: above 0 long, below 0 short, never 0."""
 
     symbol: str
     asset_id: str
@@ -41,13 +42,18 @@ class Close:
 
 
 class SimAccount:
-    """A cash account: what is bought is paid at once, what is sold can be spent at once, nothing is borrowed."""
+    """Nothing is borrowed: what is bought is paid at once, what is sold can be spent at once, and a short sale's
+    proceeds wait, with as much again, for the shares to be bought back (see `Exchange.tied`)."""
 
     def __init__(self, cash: Decimal, opened: datetime) -> None:
         self.opened = opened
+        self.started_with = cash
         self.cash = cash
         self._closes = (Close(opened.date(), cash), Close(opened.date(), cash))  # the last two sessions'
+        self.configuration = Configuration()
+        self.blocked: set[str] = set()  # of trading_blocked, account_blocked, transfers_blocked
         self.holdings: dict[str, Holding] = {}
+        self.shorts: set[str] = set()  # symbols held short
         self.activities: list[Activity] = []
 
     def closed(self, day: date, equity: Decimal) -> None:
@@ -63,23 +69,26 @@ class SimAccount:
         holding = self.holdings.get(symbol)
         return Decimal(0) if holding is None else holding.qty
 
-    def bought(self, symbol: str, asset_id: str, qty: Decimal, price: Decimal) -> None:
+    def traded(self, symbol: str, asset_id: str, qty: Decimal, price: Decimal, *, may_cross: bool = False) -> None:
+        """Shares changed hands: `qty` above 0 bought, below 0 sold. `may_cross`: the position may become short."""
         self.cash -= qty * price
         held = self.holdings.get(symbol)
-        if held is None:
-            self.holdings[symbol] = Holding(symbol, asset_id, qty, price)
-            return
-        held.avg_price = round((held.qty * held.avg_price + qty * price) / (held.qty + qty), AVERAGE_PLACES)
-        held.qty += qty
-
-    def sold(self, symbol: str, qty: Decimal, price: Decimal) -> None:
-        held = self.holdings[symbol]
-        if qty > held.qty:
-            raise AssertionError(f"sale of {qty} {symbol}: only {held.qty} are held, the engine must prevent this")
-        self.cash += qty * price
-        held.qty -= qty
-        if held.qty == 0:
-            del self.holdings[symbol]
+        before = Decimal(0) if held is None else held.qty
+        after = before + qty
+        if after < 0 <= before and not may_cross:
+            raise AssertionError(f"sale of {-qty} {symbol}: only {before} are held, the engine must prevent this")
+        if after == 0:
+            self.holdings.pop(symbol, None)
+        elif held is None or before * after < 0:
+            self.holdings[symbol] = Holding(symbol, asset_id, after, price)
+        else:
+            if abs(after) > abs(before):
+                held.avg_price = round((before * held.avg_price + qty * price) / after, AVERAGE_PLACES)
+            held.qty = after
+        if after < 0:
+            self.shorts.add(symbol)
+        else:
+            self.shorts.discard(symbol)
 
     def record(self, kind: str, at: datetime, uid: str, **fields: Any) -> None:
         """Write an activity. Times never go back, so the list stays sorted."""

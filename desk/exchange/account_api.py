@@ -1,18 +1,17 @@
-"""Account, clock, calendar, assets, positions and activities, as Alpaca writes them."""
+"""Account, its configurations, clock, calendar, assets and activities, as Alpaca writes them."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from decimal import ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from desk.exchange.account import Activity, Holding
+from desk.exchange.account import Activity
 from desk.exchange.amounts import plain, rfc3339
 from desk.exchange.drafts import malformed
-from desk.exchange.queries import read_amount, read_choice, read_count, read_day, read_moment, read_words
+from desk.exchange.queries import read_choice, read_count, read_day, read_moment, read_words
 from desk.exchange.routing import ApiError, Body, Params, Query, Reply, Route
 from desk.market import NEW_YORK, Session
 
@@ -32,9 +31,10 @@ def account(exchange: Exchange, params: Params, query: Query, body: Body | None)
 
 def _account(exchange: Exchange) -> dict[str, Any]:
     held = exchange.account
-    long_value = exchange.long_value()
-    cash, power, value = plain(held.cash), plain(exchange.floor.buying_power), plain(long_value)
-    equity = plain(held.cash + long_value)
+    long_value, short_value = exchange.values()
+    cash, power = plain(held.cash), plain(exchange.floor.buying_power)
+    equity, exposed = plain(held.cash + long_value + short_value), plain(long_value - short_value)
+    settings = held.configuration
     return {
         "id": str(uuid.uuid5(_NAMESPACE, exchange.account_number)),
         "account_number": exchange.account_number,
@@ -52,20 +52,20 @@ def _account(exchange: Exchange) -> dict[str, Any]:
         "pending_transfer_in": "0",
         "pending_transfer_out": "0",
         "portfolio_value": equity,
-        "trading_blocked": False,
-        "transfers_blocked": False,
-        "account_blocked": False,
+        "trading_blocked": "trading_blocked" in held.blocked,
+        "transfers_blocked": "transfers_blocked" in held.blocked,
+        "account_blocked": "account_blocked" in held.blocked,
         "created_at": rfc3339(held.opened),
-        "trade_suspended_by_user": False,
+        "trade_suspended_by_user": settings.suspend_trade,
         "multiplier": "1",
-        "shorting_enabled": False,
+        "shorting_enabled": exchange.options.shorting and not settings.no_shorting,
         "equity": equity,
         "last_equity": plain(held.last_equity(exchange.today)),
-        "long_market_value": value,
-        "short_market_value": "0",
-        "position_market_value": value,
-        "initial_margin": value,
-        "maintenance_margin": value,
+        "long_market_value": plain(long_value),
+        "short_market_value": plain(short_value),
+        "position_market_value": exposed,
+        "initial_margin": exposed,
+        "maintenance_margin": exposed,
         "last_maintenance_margin": "0",
         "sma": "0",
     }
@@ -103,15 +103,34 @@ def _calendar_day(exchange: Exchange, session: Session) -> dict[str, str]:
     }
 
 
+def configurations(exchange: Exchange, params: Params, query: Query, body: Body | None) -> Reply:
+    return 200, exchange.account.configuration.document
+
+
+def configure(exchange: Exchange, params: Params, query: Query, body: Body | None) -> Reply:
+    account = exchange.account
+    account.configuration = account.configuration.patched(body or {}, exchange.options.configuration_nulls)
+    exchange.floor.changes += 1
+    settings = {name: str(value) for name, value in account.configuration.document.items()}
+    exchange.journal.note(exchange.now, "account.configured", **settings)
+    return 200, account.configuration.document
+
+
 def assets(exchange: Exchange, params: Params, query: Query, body: Body | None) -> Reply:
+    """`attributes`: any of those given, comma-joined."""
     status = read_choice(query, "status", ("", "active", "inactive"), "")
-    if query.get("asset_class", "us_equity") != "us_equity":
+    kind = read_choice(query, "asset_class", ("us_equity", "us_option", "crypto", "crypto_perp"), "us_equity")
+    if kind != "us_equity":
         return 200, []
     listed = exchange.assets.listed_json(exchange.today, status or None)
-    venue = query.get("exchange")
-    if venue:
-        return 200, [asset for asset in orjson.loads(listed) if asset["exchange"] == venue]
-    return 200, listed
+    venue, attributes = query.get("exchange"), set(read_words(query, "attributes"))
+    if not venue and not attributes:
+        return 200, listed
+    return 200, [
+        asset
+        for asset in orjson.loads(listed)
+        if (not venue or asset["exchange"] == venue) and (not attributes or attributes & set(asset["attributes"]))
+    ]
 
 
 def one_asset(exchange: Exchange, params: Params, query: Query, body: Body | None) -> Reply:
@@ -119,88 +138,6 @@ def one_asset(exchange: Exchange, params: Params, query: Query, body: Body | Non
     if found is None:
         raise ApiError(404, NOT_FOUND, f"asset not found for {params['symbol_or_id']}")
     return 200, found.document
-
-
-# -- positions -----------------------------------------------------------------------------------
-
-
-def positions(exchange: Exchange, params: Params, query: Query, body: Body | None) -> Reply:
-    return 200, exchange.answer("positions", lambda: orjson.dumps(_positions(exchange)))
-
-
-def _positions(exchange: Exchange) -> list[dict[str, Any]]:
-    return [_position(exchange, holding) for _, holding in sorted(exchange.account.holdings.items())]
-
-
-def one_position(exchange: Exchange, params: Params, query: Query, body: Body | None) -> Reply:
-    return 200, _position(exchange, _held(exchange, params["symbol_or_id"]))
-
-
-def close_position(exchange: Exchange, params: Params, query: Query, body: Body | None) -> Reply:
-    """Sells by a market order. Takes no client order id, and shares held by open orders are not free."""
-    holding = _held(exchange, params["symbol_or_id"])
-    qty, percentage = read_amount(query, "qty"), read_amount(query, "percentage")
-    if qty is not None and percentage is not None:
-        raise malformed("only one of qty or percentage is accepted")
-    if percentage is not None:
-        if not 0 < percentage <= 100:
-            raise malformed("percentage must be between 0 and 100")
-        qty = (holding.qty * percentage / 100).quantize(Decimal("0.000000001"), ROUND_FLOOR)
-    sale = {
-        "symbol": holding.symbol,
-        "qty": holding.qty if qty is None else qty,
-        "side": "sell",
-        "type": "market",
-        "time_in_force": "day",
-    }
-    return 200, exchange.submit(sale)
-
-
-def _held(exchange: Exchange, symbol_or_id: str) -> Holding:
-    asset = exchange.asset(symbol_or_id)
-    holding = None if asset is None else exchange.account.holdings.get(asset.symbol)
-    if holding is None:
-        raise ApiError(404, NOT_FOUND, "position does not exist")
-    return holding
-
-
-def _position(exchange: Exchange, holding: Holding) -> dict[str, Any]:
-    """Gains are against the average entry price, intraday gains against the last close (or the entry price, when
-    the symbol had no close yet)."""
-    qty, entry, symbol = holding.qty, holding.avg_price, holding.symbol
-    price = exchange.price(symbol) or entry
-    last_close = exchange.close_before(symbol) or entry
-    value, cost = price * qty, entry * qty
-    day_change = _change(price, last_close)
-    asset = exchange.asset(symbol)
-    return {
-        "asset_id": holding.asset_id,
-        "symbol": symbol,
-        "exchange": asset.exchange if asset is not None else "",
-        "asset_class": "us_equity",
-        "asset_marginable": True,
-        "qty": plain(qty),
-        "qty_available": plain(exchange.floor.available(symbol)),
-        "avg_entry_price": plain(entry),
-        "side": "long",
-        "market_value": plain(value),
-        "cost_basis": plain(cost),
-        "unrealized_pl": plain(value - cost),
-        "unrealized_plpc": _change(price, entry),
-        "unrealized_intraday_pl": plain(value - last_close * qty),
-        "unrealized_intraday_plpc": day_change,
-        "current_price": plain(price),
-        "lastday_price": plain(last_close),
-        "change_today": day_change,
-        "swap_rate": None,
-        "avg_entry_swap_rate": None,
-        "usd": None,
-    }
-
-
-def _change(price: Decimal, base: Decimal) -> str:
-    """As a fraction of `base`. Nobody counts money with it, so floats will do."""
-    return f"{float(price) / float(base) - 1:.8f}"
 
 
 # -- activities ----------------------------------------------------------------------------------
@@ -253,13 +190,12 @@ def _index_of(activities: Sequence[Activity], activity_id: str) -> int:
 
 ACCOUNT_ROUTES: tuple[Route, ...] = (
     Route("GET", "/v2/account", account),
+    Route("GET", "/v2/account/configurations", configurations),
+    Route("PATCH", "/v2/account/configurations", configure),
     Route("GET", "/v2/clock", clock),
     Route("GET", "/v2/calendar", calendar),
     Route("GET", "/v2/assets", assets),
     Route("GET", "/v2/assets/{symbol_or_id}", one_asset),
-    Route("GET", "/v2/positions", positions),
-    Route("GET", "/v2/positions/{symbol_or_id}", one_position),
-    Route("DELETE", "/v2/positions/{symbol_or_id}", close_position),
     Route("GET", "/v2/account/activities", activities),
     Route("GET", "/v2/account/activities/{activity_type}", activities_of_type),
 )

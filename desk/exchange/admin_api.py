@@ -83,6 +83,18 @@ def change_asset(exchange: Exchange, params: Params, query: Query, body: Body | 
     return 200, asset.document
 
 
+def block_account(exchange: Exchange, params: Params, query: Query, body: Body | None) -> Reply:
+    """Block or unblock the account, as the broker would."""
+    known = ("trading_blocked", "account_blocked", "transfers_blocked")
+    for name, value in _fields(body, *known).items():
+        if not isinstance(value, bool):
+            raise unusable(f"{name} {value!r}: true or false is needed")
+        (exchange.account.blocked.add if value else exchange.account.blocked.discard)(name)
+        exchange.journal.note(exchange.now, "account.blocked" if value else "account.unblocked", what=name)
+    exchange.floor.changes += 1
+    return 200, {name: name in exchange.account.blocked for name in known}
+
+
 def reset(exchange: Exchange, params: Params, query: Query, body: Body | None) -> Reply:
     fields = _fields(body, "now", "cash")
     now = _moment(fields, "now") if "now" in fields else None
@@ -143,6 +155,7 @@ ADMIN_ROUTES: tuple[Route, ...] = (
     Route("POST", "/admin/clock", move_clock, needs_keys=False),
     Route("POST", "/admin/market/{symbol}", move_market, needs_keys=False),
     Route("POST", "/admin/assets", change_asset, needs_keys=False),
+    Route("POST", "/admin/account", block_account, needs_keys=False),
     Route("POST", "/admin/reset", reset, needs_keys=False),
     Route("GET", "/admin/log", log, needs_keys=False),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 
 from desk.exchange.account import AVERAGE_PLACES
 from desk.exchange.amounts import CENT, money, plain, to_step
@@ -57,6 +57,7 @@ class Registrar:
         holding.qty, holding.avg_price = whole, round(holding.avg_price / ratio, AVERAGE_PLACES)
         if whole == 0:
             del self._floor.account.holdings[symbol]
+            self._floor.account.shorts.discard(symbol)
         self._row("SPLIT", action, -before, Decimal(0), split_ratio=plain(ratio))
         self._row("SPLIT", action, whole, cash, split_ratio=plain(ratio))
         self._floor.changes += 1
@@ -66,6 +67,9 @@ class Registrar:
             self._floor.ask_cancel(order)
             return
         order.reserve_price /= ratio
+        if order.type == "trailing_stop" and order.hwm is not None:
+            order.hwm = to_step(order.hwm / ratio)
+            order.trail_price = None if order.trail_price is None else to_step(order.trail_price / ratio)
         self._floor.resize(
             order,
             order.filled_qty + _whole(order.remaining * ratio),
@@ -87,12 +91,12 @@ class Registrar:
         self._floor.changes += 1
 
     def _delist(self, action: CorporateAction) -> None:
-        """Orders end, and the broker sells the shares at the last price by an order of its own: a fill nobody
-        here asked for, as a forced liquidation is."""
+        """Orders end, and the broker sells the shares (or buys back short ones) at the last price by an order of its
+        own: a fill nobody here asked for, as a forced liquidation is."""
         self._floor.cancel_symbol(action.symbol)
         asset = self._assets.find(action.symbol, action.day)
-        if asset is not None and self._floor.account.shares(action.symbol) > 0:
-            self._floor.force_sale(action.symbol, asset, action.value)
+        if asset is not None and self._floor.account.shares(action.symbol) != 0:
+            self._floor.force_close(action.symbol, asset, action.value)
 
     def _row(self, kind: str, action: CorporateAction, qty: Decimal, net: Decimal, **more: str) -> None:
         at = self._floor.now
@@ -112,7 +116,7 @@ class Registrar:
 
 
 def _whole(qty: Decimal) -> Decimal:
-    return qty.to_integral_value(ROUND_FLOOR)
+    return qty.to_integral_value(ROUND_DOWN)
 
 
 def _cents(amount: Decimal) -> Decimal:

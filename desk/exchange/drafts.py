@@ -13,7 +13,17 @@ from typing import Any
 from desk.exchange.amounts import plain, price_step
 from desk.exchange.routing import ApiError
 
-__all__ = ["MALFORMED", "RULE", "OrderDraft", "read_draft"]
+__all__ = [
+    "MALFORMED",
+    "RULE",
+    "OrderDraft",
+    "amount_of",
+    "client_order_id_of",
+    "malformed",
+    "price_of",
+    "read_draft",
+    "rule",
+]
 
 MALFORMED = 40010001
 RULE = 42210000
@@ -22,6 +32,7 @@ _TYPES = ("market", "limit", "stop", "stop_limit", "trailing_stop")
 _TIMES = ("day", "gtc", "opg", "cls", "ioc", "fok")
 _CLASSES = ("simple", "bracket", "oco", "oto")
 _QTY_STEP = Decimal("0.000000001")
+_CENT = Decimal("0.01")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,13 @@ class OrderDraft:
     stop_loss_limit: Decimal | None  # stop_loss.limit_price
     client_order_id: str | None
     extended_hours: bool
+    notional: Decimal | None = None  # USD; `qty` is then 0 until it is priced
+    trail_price: Decimal | None = None
+    trail_percent: Decimal | None = None
+
+    @property
+    def is_fractional(self) -> bool:
+        return self.notional is not None or self.qty % 1 != 0
 
 
 def read_draft(body: Mapping[str, Any] | None) -> OrderDraft:
@@ -56,10 +74,11 @@ def read_draft(body: Mapping[str, Any] | None) -> OrderDraft:
     if not isinstance(extended, bool):
         raise malformed("extended_hours must be true or false")
     target, stop_loss = _leg(body, "take_profit"), _leg(body, "stop_loss")
+    qty, notional = _quantity(body)
     draft = OrderDraft(
         symbol=symbol,
         buy=side == "buy",
-        qty=_quantity(body),
+        qty=qty,
         type=kind,
         time_in_force=time_in_force,
         order_class="" if order_class == "simple" else order_class,
@@ -68,13 +87,17 @@ def read_draft(body: Mapping[str, Any] | None) -> OrderDraft:
         target_price=price_of(target, "limit_price", "take_profit.limit_price"),
         stop_loss_price=price_of(stop_loss, "stop_price", "stop_loss.stop_price"),
         stop_loss_limit=price_of(stop_loss, "limit_price", "stop_loss.limit_price"),
-        client_order_id=_client_order_id(body),
+        client_order_id=client_order_id_of(body),
         extended_hours=extended,
+        notional=notional,
+        trail_price=_trail(body, "trail_price"),
+        trail_percent=_trail(body, "trail_percent"),
     )
     _check_type(draft)
+    _check_time_in_force(draft)
     _check_class(draft)
     _check_fraction(draft)
-    if extended and (kind != "limit" or draft.order_class):
+    if extended and (kind != "limit" or draft.order_class or time_in_force not in ("day", "gtc")):
         raise rule("extended hours order must be DAY or GTC limit orders")
     return draft
 
@@ -137,24 +160,32 @@ def _leg(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return leg
 
 
-def _quantity(body: Mapping[str, Any]) -> Decimal:
+def _quantity(body: Mapping[str, Any]) -> tuple[Decimal, Decimal | None]:
+    """Shares and None, or 0 and USD."""
     qty, notional = amount_of(body.get("qty"), "qty"), amount_of(body.get("notional"), "notional")
     if qty is not None and notional is not None:
         raise malformed("only one of qty or notional is accepted")
     if notional is not None:
-        if notional < 1:
-            raise rule("notional must be >= 1.00")
-        raise rule("notional orders are not simulated: send qty")
+        if notional % _CENT:
+            raise malformed("notional must have at most 2 decimal places")
+        return Decimal(0), notional
     if qty is None:
         raise malformed("qty or notional is required")
     if qty <= 0:
         raise malformed("qty must be > 0")
     if qty % _QTY_STEP:
         raise malformed("qty must have at most 9 decimal places")
-    return qty
+    return qty, None
 
 
-def _client_order_id(body: Mapping[str, Any]) -> str | None:
+def _trail(body: Mapping[str, Any], key: str) -> Decimal | None:
+    trail = amount_of(body.get(key), key)
+    if trail is not None and trail <= 0:
+        raise malformed(f"{key} must be > 0")
+    return trail
+
+
+def client_order_id_of(body: Mapping[str, Any]) -> str | None:
     value = body.get("client_order_id")
     if value is None or value == "":
         return None
@@ -166,10 +197,11 @@ def _client_order_id(body: Mapping[str, Any]) -> str | None:
 
 
 def _check_type(draft: OrderDraft) -> None:
+    trails = [trail for trail in (draft.trail_price, draft.trail_percent) if trail is not None]
     if draft.type == "trailing_stop":
-        raise rule("trailing_stop orders are not simulated")
-    if draft.time_in_force not in ("day", "gtc"):
-        raise rule(f"time_in_force {draft.time_in_force} is not enabled for this account")
+        _check_trail(draft, trails)
+    elif trails:
+        raise malformed(f"{draft.type} orders require no trail_price or trail_percent")
     needs_limit = draft.type in ("limit", "stop_limit") and draft.order_class != "oco"
     if needs_limit and draft.limit_price is None:
         raise malformed(f"{draft.type} orders require a limit price")
@@ -181,6 +213,26 @@ def _check_type(draft: OrderDraft) -> None:
         raise malformed("limit orders require no stop price")
     if draft.type == "stop" and draft.limit_price:
         raise malformed("stop orders require no limit price")
+
+
+def _check_trail(draft: OrderDraft, trails: list[Decimal]) -> None:
+    if len(trails) != 1:
+        raise malformed("trailing_stop orders require exactly one of trail_price and trail_percent")
+    if draft.trail_percent is not None and draft.trail_percent >= 100:
+        raise malformed("trail_percent must be < 100")
+    if draft.limit_price or draft.stop_price:
+        raise malformed("trailing_stop orders require no limit or stop price")
+    if draft.order_class:
+        raise rule("trailing_stop orders must be simple orders")
+
+
+def _check_time_in_force(draft: OrderDraft) -> None:
+    if draft.time_in_force in ("day", "gtc"):
+        return
+    if draft.type in ("stop", "stop_limit", "trailing_stop"):
+        raise rule(f"{draft.type} orders must be DAY or GTC orders")
+    if draft.order_class:
+        raise rule(f"{draft.order_class} orders must be DAY or GTC orders")
 
 
 def _check_class(draft: OrderDraft) -> None:
@@ -202,16 +254,27 @@ def _check_class(draft: OrderDraft) -> None:
         raise malformed("oco limit_price must be absent or equal to take_profit.limit_price")
     if draft.order_class in ("bracket", "oto") and draft.type not in ("market", "limit"):
         raise malformed(f"{draft.order_class} orders must be market or limit orders")
-    if target is not None and stop is not None and target <= stop:
-        raise rule("take_profit.limit_price must be > stop_loss.stop_price")
-    if draft.stop_loss_limit is not None and stop is not None and draft.stop_loss_limit > stop:
-        raise rule("stop_loss.limit_price must be <= stop_loss.stop_price")
+    if draft.order_class != "oco":  # of an OCO, whether it may be one at all is asked first
+        check_exit_order(draft)
+
+
+def check_exit_order(draft: OrderDraft) -> None:
+    """Exits of a long position: the target above the stop; of a short one, below it. Raises ApiError 422."""
+    target, stop = draft.target_price, draft.stop_loss_price
+    long = draft.buy != (draft.order_class == "oco")
+    if target is not None and stop is not None and (target <= stop if long else target >= stop):
+        raise rule(f"take_profit.limit_price must be {'>' if long else '<'} stop_loss.stop_price")
+    limit = draft.stop_loss_limit
+    if limit is not None and stop is not None and (limit > stop if long else limit < stop):
+        raise rule(f"stop_loss.limit_price must be {'<=' if long else '>='} stop_loss.stop_price")
 
 
 def _check_fraction(draft: OrderDraft) -> None:
-    if draft.qty == draft.qty.to_integral_value():
+    if not draft.is_fractional:
         return
     if draft.order_class:
         raise rule("fractional orders must be simple orders")
     if draft.time_in_force != "day":
         raise rule("fractional orders must be DAY orders")
+    if draft.type == "trailing_stop":
+        raise rule("fractional orders must be market, limit, stop or stop_limit orders")

@@ -19,16 +19,18 @@ from typing import Any, Self
 
 from desk.errors import BadInput
 from desk.exchange.account import AVERAGE_PLACES, SimAccount
-from desk.exchange.admission import admit, refuse_twin, tradable
+from desk.exchange.admission import admit, priced, refuse_blocked, refuse_twin, tradable
 from desk.exchange.amounts import at_s, money, plain, rfc3339
 from desk.exchange.assets import AssetBook, SimAsset
+from desk.exchange.auctions import AUCTIONS, IMMEDIATE, refuse_outside_window
 from desk.exchange.corporate import Registrar
-from desk.exchange.drafts import read_draft
+from desk.exchange.drafts import OrderDraft, read_draft, rule
 from desk.exchange.floor import Floor
 from desk.exchange.journal import Entry, Journal, Listener
 from desk.exchange.market import Market, Tick
 from desk.exchange.options import ExchangeOptions
 from desk.exchange.quotes import Quotes
+from desk.exchange.replacing import Replacer, read_change
 from desk.exchange.resting import Tape
 from desk.exchange.routing import ApiError
 from desk.exchange.simorder import SimOrder
@@ -85,9 +87,15 @@ class Exchange:
         self._closes: dict[tuple[str, date], Decimal | None] = {}
         self._answers: dict[Any, bytes] = {}
         self._answers_at: tuple[float, int] | None = None
-        self.quotes = Quotes(self.market, hold_overrides=self.options.override_holds == "until_replaced")
+        self._extended_day: tuple[float, float] | None = (-_NEVER, -_NEVER)  # epoch seconds; None: there is none ahead
+        self.quotes = Quotes(
+            self.market,
+            hold_overrides=self.options.override_holds == "until_replaced",
+            extended_from=self.options.extended_hours_quotes,
+        )
         self.account = SimAccount(cash, now)
         self.floor = Floor(self.account, self.quotes, self.journal, self.options)
+        self._replacer = Replacer(self.floor, self.journal, self.options)
         self._registrar = Registrar(self.floor, self.quotes, self.assets, self.journal, self.options)
         self._place(now, self._now_s)
 
@@ -216,7 +224,14 @@ class Exchange:
         self._today = None
         self.floor.now = now
         self.floor.in_session = self.session is not None
+        self.floor.in_extended_hours = self.session is None and self._in_extended_hours(now_s)
         self.quotes.move(now_s, opened_s=None if self.session is None else self.session.opens.timestamp())
+
+    def _in_extended_hours(self, now_s: float) -> bool:
+        span = self._extended_day
+        if span is not None and now_s >= span[1]:
+            span = self._extended_day = self.timetable.extended_day(now_s)
+        return span is not None and span[0] <= now_s < span[1]
 
     def _open(self, boundary: Boundary) -> None:
         actions = list(self.market.corporate_actions(boundary.session.day))
@@ -271,16 +286,14 @@ class Exchange:
         day, ratio = self._splits.get(symbol, (None, Decimal(1)))
         return round(money(last) / ratio, AVERAGE_PLACES) if day == today else money(last)
 
-    def long_value(self) -> Decimal:
-        """USD, holdings at the last trade (at cost when the symbol never traded)."""
-        return sum(
-            (held.qty * (self.price(held.symbol) or held.avg_price) for held in self.account.holdings.values()),
-            Decimal(0),
-        )
+    def values(self) -> tuple[Decimal, Decimal]:
+        """USD, long and short holdings (below 0) at the last trade, or at cost when the symbol never traded."""
+        worth = [held.qty * (self.price(held.symbol) or held.avg_price) for held in self.account.holdings.values()]
+        return sum((v for v in worth if v > 0), Decimal(0)), sum((v for v in worth if v < 0), Decimal(0))
 
     def equity(self) -> Decimal:
         """USD: cash and holdings."""
-        return self.account.cash + self.long_value()
+        return self.account.cash + sum(self.values())
 
     def set_market(
         self,
@@ -305,7 +318,7 @@ class Exchange:
             self.journal.note(
                 self._now, "market.moved", symbol=symbol, bid=str(tick.bid), ask=str(tick.ask), last=str(tick.last)
             )
-            if self.session is not None:
+            if self.session is not None or self.floor.in_extended_hours:
                 self.floor.match(symbol, tick, arriving=frozenset())
             return tick
 
@@ -329,6 +342,8 @@ class Exchange:
                 )  # fmt: skip
                 raise
             answer = order.nested_json()
+            if order.extended_hours:
+                self._plan_extended_hours(order)
             if self.options.fill_on_submit_latency_s:
                 self._later(self.options.fill_on_submit_latency_s, self.floor.route, order)
             else:
@@ -337,10 +352,48 @@ class Exchange:
 
     def _admit(self, body: Mapping[str, Any] | None) -> SimOrder:
         draft = read_draft(body)
-        asset = tradable(draft.symbol, self.asset(draft.symbol), whole=draft.qty % 1 == 0)
+        refuse_blocked(self.account.blocked, self.account.configuration)
+        fractions = self.account.configuration.fractional_trading
+        asset = tradable(draft, self.asset(draft.symbol), self.options, fractions=fractions)
         draft = draft if asset.symbol == draft.symbol else replace(draft, symbol=asset.symbol)
-        refuse_twin(draft, self.floor.by_client_id)
-        return self.floor.admit(draft, asset, admit(draft, self.floor.situation(draft.symbol), self.options))
+        refuse_twin(draft.client_order_id, self.floor.register.by_client_id)
+        self._check_time_in_force(draft)
+        now = self.floor.situation(draft.symbol)
+        if draft.notional is not None:
+            draft = replace(draft, qty=priced(draft, now, self.options))
+        shorting = self.options.shorting and not self.account.configuration.no_shorting
+        opens = now.opens(draft, shorting=shorting)
+        reserve = admit(draft, asset, now, self.options, opens=opens)
+        return self.floor.admit(draft, asset, reserve, opens=opens)
+
+    def _check_time_in_force(self, draft: OrderDraft) -> None:
+        if draft.time_in_force not in (*AUCTIONS, *IMMEDIATE):
+            return
+        if not self.options.auction_and_immediate_orders:
+            raise rule(f"time_in_force {draft.time_in_force} is not enabled for this account")
+        refuse_outside_window(draft.time_in_force, self._now, self.timetable)
+
+    def _plan_extended_hours(self, order: SimOrder) -> None:
+        """When the order goes to work, and when a day order is over."""
+        span = self.timetable.extended_day(self._now_s)
+        if span is None:
+            return
+        if self._now_s < span[0]:
+            self._at(span[0], self.floor.begin_extended, order)
+        if order.time_in_force == "day":
+            self._at(span[1], self.floor.end_day, order)
+
+    def replace(self, order: SimOrder, body: Mapping[str, Any] | None) -> bytes:
+        """Ask for a replacement as PATCH /v2/orders/{id} does. Returns the new order's JSON; whether it takes the
+        old one's place is decided later (`order_replace_rejected` when not). Raises ApiError."""
+        with self:
+            wanted = self._replacer.ask(order, read_change(body))
+            answer = wanted.nested_json()
+            if self.options.replace_latency_s and self.session is not None:
+                self._later(self.options.replace_latency_s, self._replacer.finish, wanted)
+            else:
+                self._replacer.finish(wanted)
+            return answer
 
     def cancel(self, order: SimOrder) -> None:
         """Cancel an order and its group. Raises ApiError when it has ended."""
@@ -349,8 +402,11 @@ class Exchange:
                 self._later(self.options.cancel_latency_s, self.floor.finish_cancel, member)
 
     def _later(self, seconds: float, action: Callable[[SimOrder], None], order: SimOrder) -> None:
+        self._at(self._now_s + seconds, action, order)
+
+    def _at(self, moment_s: float, action: Callable[[SimOrder], None], order: SimOrder) -> None:
         self._due_count += 1  # of two due at one moment, the earlier request goes first
-        heapq.heappush(self._due, (self._now_s + seconds, self._due_count, action, order))
+        heapq.heappush(self._due, (moment_s, self._due_count, action, order))
 
     # -- for those who answer requests -----------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Orders: send, look up, list, cancel."""
+"""Orders: send, look up, list, replace, cancel."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def by_client_order_id(exchange: Exchange, params: Params, query: Query, body: B
     client_order_id = query.get("client_order_id", "")
     if not client_order_id:
         raise malformed("client_order_id is required")
-    order = exchange.floor.by_client_id.get(client_order_id)
+    order = exchange.floor.register.by_client_id.get(client_order_id)
     if order is None:
         raise ApiError(404, NOT_FOUND, f"order not found for {client_order_id}")
     return 200, order.flat_json()
@@ -89,6 +89,10 @@ def cancel_order(exchange: Exchange, params: Params, query: Query, body: Body | 
     return 204, None
 
 
+def replace_order(exchange: Exchange, params: Params, query: Query, body: Body | None) -> Reply:
+    return 200, exchange.replace(_by_id(exchange, params["order_id"]), body)
+
+
 def cancel_all(exchange: Exchange, params: Params, query: Query, body: Body | None) -> Reply:
     asked = [order for order in exchange.floor.open_orders() if _has_status(order, "open")]
     for order in asked:
@@ -99,7 +103,7 @@ def cancel_all(exchange: Exchange, params: Params, query: Query, body: Body | No
 
 def _by_id(exchange: Exchange, order_id: str) -> SimOrder:
     try:
-        order = exchange.floor.by_id.get(str(uuid.UUID(order_id)))
+        order = exchange.floor.register.by_id.get(str(uuid.UUID(order_id)))
     except ValueError as error:
         raise malformed("order_id is missing") from error
     if order is None:
@@ -113,5 +117,6 @@ ORDER_ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/v2/orders", cancel_all),
     Route("GET", "/v2/orders:by_client_order_id", by_client_order_id),
     Route("GET", "/v2/orders/{order_id}", one_order),
+    Route("PATCH", "/v2/orders/{order_id}", replace_order),
     Route("DELETE", "/v2/orders/{order_id}", cancel_order),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from desk.exchange.amounts import at_s
 from desk.exchange.market import Market, Tick
@@ -19,9 +19,10 @@ class _Override(NamedTuple):
 class Quotes:
     """Asked many times at one moment, so answers are remembered until the clock moves."""
 
-    def __init__(self, market: Market, *, hold_overrides: bool) -> None:
+    def __init__(self, market: Market, *, hold_overrides: bool, extended_from: Literal["last", "set"] = "last") -> None:
         self._market = market
         self._hold = hold_overrides
+        self._extended_from = extended_from
         self._now_s = 0.0
         self._opened_s: float | None = None  # when the running session opened; None: closed
         self._ticks: dict[str, Tick | None] = {}
@@ -63,6 +64,11 @@ class Quotes:
         if tick is None or self._opened_s is None:
             return None
         return tick if symbol in self._overrides or tick.at >= self._opened_s else None
+
+    def extended(self, symbol: str) -> Tick | None:
+        """What an extended-hours order can trade with outside of the session."""
+        tick = self.effective(symbol)
+        return tick if self._extended_from == "last" or symbol in self._overrides else None
 
     def override(self, symbol: str, tick: Tick, *, stamp_s: float | None) -> None:
         """From now on the market of that symbol is `tick`."""

@@ -11,6 +11,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
+from desk.exchange.auctions import IMMEDIATE
 from desk.exchange.market import Tick
 from desk.exchange.simorder import SimOrder
 
@@ -73,22 +74,32 @@ class Book:
         above the fourth triggers something (a market order: any tick)."""
         ask_down, bid_up, last_down, last_up = -_NEVER, _NEVER, -_NEVER, _NEVER
         for order in self.orders:
+            if order.stalled:
+                continue
             if order.is_stop:
-                assert order.stop_price is not None  # it is a stop
-                stop = float(order.stop_price)
-                if order.buy:
-                    last_up = min(last_up, stop)
-                else:
-                    last_down = max(last_down, stop)
+                down, up = _stop_bounds(order)
+                last_down, last_up = max(last_down, down), min(last_up, up)
                 continue
             limit = order.limit
-            if limit is None:
+            if limit is None or order.time_in_force in IMMEDIATE:
                 return _NEVER, -_NEVER, _NEVER, -_NEVER
             if order.buy:
                 ask_down = max(ask_down, float(limit))
             else:
                 bid_up = min(bid_up, float(limit))
         return ask_down, bid_up, last_down, last_up
+
+
+def _stop_bounds(order: SimOrder) -> tuple[float, float]:
+    """A trade at or below the first or at or above the second matters to a stop. To a trailing one every better
+    price does, because it follows."""
+    assert order.stop_price is not None  # it is a stop
+    stop = float(order.stop_price)
+    down, up = (-_NEVER, stop) if order.buy else (stop, _NEVER)
+    if order.hwm is None:
+        return down, up
+    best = float(order.hwm)
+    return (math.nextafter(best, -_NEVER), up) if order.buy else (down, math.nextafter(best, _NEVER))
 
 
 def triggers(order: SimOrder, tick: Tick) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from desk.exchange.amounts import plain, rfc3339, stop_cap
+from desk.exchange.amounts import plain, rfc3339, stop_cap, to_step
 
 __all__ = ["TERMINAL", "SimOrder"]
 
@@ -31,8 +31,8 @@ class SimOrder:
     symbol: str
     buy: bool
     qty: Decimal
-    type: str  # market, limit, stop, stop_limit
-    time_in_force: str  # day, gtc
+    type: str  # market, limit, stop, stop_limit, trailing_stop
+    time_in_force: str  # day, gtc, opg, cls, ioc, fok
     order_class: str  # "", bracket, oco, oto
     limit_price: Decimal | None
     stop_price: Decimal | None
@@ -44,6 +44,16 @@ class SimOrder:
     filled_at: datetime | None = None
     expired_at: datetime | None = None
     canceled_at: datetime | None = None
+    failed_at: datetime | None = None
+    replaced_at: datetime | None = None
+    submitted_at: datetime | None = None  # None: as created
+    replaces: str | None = None  # order ids
+    replaced_by: str | None = None
+    notional: Decimal | None = None  # USD; `qty` is then what it comes to at the price of the moment
+    trail_price: Decimal | None = None  # USD behind the best price; or
+    trail_percent: Decimal | None = None
+    hwm: Decimal | None = None  # the best price since a trailing stop was sent
+    opens: bool = False  # it opens or adds to a position: it takes buying power, and no shares
     filled_qty: Decimal = Decimal(0)
     filled_value: Decimal = Decimal(0)  # USD, sum of quantity times price
     reserve_price: Decimal = Decimal(0)  # what a share of an open buy reserves, USD
@@ -53,6 +63,9 @@ class SimOrder:
     parent: SimOrder | None = None
     legs: list[SimOrder] = field(default_factory=list)
     sibling: SimOrder | None = None
+    successor: SimOrder | None = None  # a replacement that the venue has not confirmed
+    shadow: bool = False  # such a replacement itself: what it needs is counted with the order it replaces
+    stalled: bool = False  # by a fault: no tick meets it
     _json: bytes | None = None
 
     @property
@@ -84,26 +97,43 @@ class SimOrder:
 
     @property
     def limit(self) -> Decimal | None:
-        """The worst price it may fill at. A triggered buy stop is capped above its stop;
-        a triggered sell stop is a market order."""
-        if self.limit_price is None and self.stop_price is not None and self.buy:
+        """The worst price it may fill at. A triggered buy stop is capped above its stop; a triggered sell stop and
+        a triggered trailing stop are market orders."""
+        if self.limit_price is None and self.type == "stop" and self.buy and self.stop_price is not None:
             return stop_cap(self.stop_price)
         return self.limit_price
 
     @property
     def held_shares(self) -> Decimal:
-        """Shares of the position this order keeps from other sells. A pair of exits holds once."""
-        if self.buy or self.waiting or not self.is_open:
+        """Shares of the position this order keeps from other closing orders. A pair of exits holds once."""
+        if self.opens or self.waiting or self.shadow or not self.is_open:
             return Decimal(0)
         twin = self.sibling
         if self.stop_price is not None and twin is not None and twin.is_open:
             return Decimal(0)
-        return self.remaining
+        return self.remaining if self.successor is None else max(self.remaining, self.successor.remaining)
 
     @property
     def reserved_cash(self) -> Decimal:
-        """USD an open buy keeps from other buys."""
-        return self.remaining * self.reserve_price if self.buy and self.is_open else Decimal(0)
+        """USD an open order to open a position keeps from others; while it is being replaced, the larger of both."""
+        if not self.opens or self.shadow or not self.is_open:
+            return Decimal(0)
+        mine, next_one = self.remaining * self.reserve_price, self.successor
+        return mine if next_one is None else max(mine, next_one.remaining * next_one.reserve_price)
+
+    @property
+    def intent(self) -> str:
+        return f"{self.side}_to_{'open' if self.opens else 'close'}"
+
+    def trail(self, last: Decimal) -> bool:
+        """Let a trailing stop follow a trade, in its favour only. Returns whether its stop moved."""
+        best = last if self.hwm is None else min(self.hwm, last) if self.buy else max(self.hwm, last)
+        if best == self.hwm:
+            return False
+        behind = self.trail_price if self.trail_percent is None else best * self.trail_percent / 100
+        assert behind is not None  # a trailing stop has one of both
+        self.hwm, self.stop_price = best, to_step(best + behind if self.buy else best - behind)
+        return True
 
     def touch(self, at: datetime) -> None:
         """Something visible changed at that time."""
@@ -137,35 +167,35 @@ class SimOrder:
             "client_order_id": self.client_order_id,
             "created_at": created,
             "updated_at": rfc3339(self.updated_at),
-            "submitted_at": created,
+            "submitted_at": created if self.submitted_at is None else rfc3339(self.submitted_at),
             "filled_at": _time(self.filled_at),
             "expired_at": _time(self.expired_at),
             "expires_at": _time(self.expires_at),
             "canceled_at": _time(self.canceled_at),
-            "failed_at": None,
-            "replaced_at": None,
-            "replaced_by": None,
-            "replaces": None,
+            "failed_at": _time(self.failed_at),
+            "replaced_at": _time(self.replaced_at),
+            "replaced_by": self.replaced_by,
+            "replaces": self.replaces,
             "asset_id": self.asset_id,
             "symbol": self.symbol,
             "asset_class": "us_equity",
-            "notional": None,
-            "qty": plain(self.qty),
+            "notional": _amount(self.notional),
+            "qty": plain(self.qty) if self.notional is None else None,
             "filled_qty": plain(self.filled_qty),
             "filled_avg_price": None if average is None else plain(round(average, 6)),
             "order_class": self.order_class,
             "order_type": self.type,
             "type": self.type,
             "side": self.side,
-            "position_intent": "buy_to_open" if self.buy else "sell_to_close",
+            "position_intent": self.intent,
             "time_in_force": self.time_in_force,
             "limit_price": _amount(self.limit_price),
             "stop_price": _amount(self.stop_price),
             "status": self.status,
             "extended_hours": self.extended_hours,
-            "trail_percent": None,
-            "trail_price": None,
-            "hwm": None,
+            "trail_percent": _amount(self.trail_percent),
+            "trail_price": _amount(self.trail_price),
+            "hwm": _amount(self.hwm),
             "ratio_qty": None,
             "subtag": None,
             "source": None,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from desk.market import NEW_YORK, Session, at_new_york
 
-__all__ = ["Boundary", "Timetable"]
+__all__ = ["Boundary", "Timetable", "extended_hours"]
 
 
 class Boundary(NamedTuple):
@@ -19,6 +19,11 @@ class Boundary(NamedTuple):
     at_s: float  # the same, epoch seconds
     session: Session
     opens: bool
+
+
+def extended_hours(session: Session) -> tuple[datetime, datetime]:
+    """When extended hours begin and end on that day."""
+    return at_new_york(session.day, "04:00"), at_new_york(session.day, "17:00" if session.is_half_day else "20:00")
 
 
 class Timetable:
@@ -69,6 +74,20 @@ class Timetable:
         if index < len(self._times):
             return self._boundaries[index].at
         return self._weekday_after(now, "16:00")
+
+    def extended_day(self, now_s: float) -> tuple[float, float] | None:
+        """Epoch seconds from and until which the extended hours of the present or the next session day last: 04:00
+        to 20:00, on a half day to 17:00. None beyond the last session."""
+        index = bisect_left(self.days, datetime.fromtimestamp(now_s, NEW_YORK).date())
+        for session in self.sessions[index : index + 2]:
+            begin, end = extended_hours(session)
+            if now_s < end.timestamp():
+                return begin.timestamp(), end.timestamp()
+        return None
+
+    def session_of(self, day: date) -> Session | None:
+        index = bisect_left(self.days, day)
+        return self.sessions[index] if index < len(self.days) and self.days[index] == day else None
 
     def between(self, start: date | None, end: date | None) -> Sequence[Session]:
         """Sessions with start <= day <= end."""
