@@ -59,6 +59,7 @@ def close_books(today: Shift, books: Books) -> None:
     )
     with desk.ledger.transaction() as connection:
         is_new = record_closing(connection, account=desk.account, closing=closing)
+        standing = closing_of(connection, account=desk.account, session=today.day) or closing
         end_monitoring(connection, account=desk.account, session=today.day, at=today.started_at)
         if is_new and books.differences:
             raise_alert(
@@ -71,7 +72,11 @@ def close_books(today: Shift, books: Books) -> None:
                 session=today.day,
                 stage=today.stage,
             )
-    today.evidence |= {"equity": account.equity, "closed_before": not is_new}
+    today.evidence |= {
+        "positions": len(standing.positions),
+        "equity": standing.equity,
+        "closed_before": not is_new,
+    }
 
 
 @step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ from tasks.office import Office, office
 from tasks.step import step
 
 __all__ = ["Shift", "shift"]
+
+log = logging.getLogger(__name__)
 
 PREMARKET, TRADING, MONITOR, CLOSE = "premarket-screening", "trading", "position-monitor", "close-of-day"
 
@@ -121,7 +124,10 @@ def begin(stage: str, day: date | None) -> Shift:
 @step(name="finish")
 def finish(done: Shift) -> None:
     """Write the evidence of a stage that ran through. The monitor's run ends with the session, at the close."""
-    if done.skipped is not None or done.stage == MONITOR:
+    if done.skipped is not None:  # in the ledger there may be nothing to skip: the run's own log says why
+        log.info("stage.skipped", extra={"stage": done.stage, "session": done.day.isoformat(), "reason": done.skipped})
+        return
+    if done.stage == MONITOR:
         return
     desk = office()
     now = desk.broker.clock().now
