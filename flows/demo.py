@@ -62,8 +62,8 @@ class DemoPlan:
     """What is to be played, and where. `bars`: a Parquet file; none: the synthetic market."""
 
     home: Path
-    sessions: int = 1
-    seed: int = 7
+    sessions: int
+    seed: int
     bars: Path | None = None
     start: date | None = None
     port: int | None = None  # of Prefect's server; none: a free one

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from desk.report.data import SessionReport
     from flows.demo import Beat, Demo
 
-__all__ = ["Playing", "summary"]
+__all__ = ["Playing", "further", "summary"]
 
 TOP = 5
 
@@ -74,13 +74,12 @@ def told(beat: Beat) -> str:
 
 
 def summary(reports: Sequence[SessionReport], demo: Demo) -> Iterator[RenderableType]:
-    """Tables of what was screened, bought and closed, the equity, and where to look further."""
+    """Tables of what was screened, bought and closed, and the equity."""
     yield ""
     yield _screened(reports, demo)
     yield _bought(reports)
     yield _closed(reports)
     yield _equity(reports)
-    yield _further(reports, demo)
 
 
 def _screened(reports: Sequence[SessionReport], demo: Demo) -> Table:
@@ -104,7 +103,7 @@ def _bought(reports: Sequence[SessionReport]) -> RenderableType:
 
 def _closed(reports: Sequence[SessionReport]) -> RenderableType:
     table = _table("Closed", "at (New York)", "symbol", "shares", "entry", "exit", "why", "profit USD")
-    trades = [trade for report in reports for trade in report.closed]
+    trades = sorted((trade for report in reports for trade in report.closed), key=lambda trade: str(trade.exited_at))
     for trade in trades:
         at = "" if trade.exited_at is None else f"{trade.exited_at.astimezone(NEW_YORK):%Y-%m-%d %H:%M}"
         table.add_row(at, trade.symbol, f"{trade.quantity_closed.normalize():f}", *_ending(trade))
@@ -134,21 +133,23 @@ def _equity(reports: Sequence[SessionReport]) -> Table:
     return table
 
 
-def _further(reports: Sequence[SessionReport], demo: Demo) -> Table:
+def further(reports: Sequence[SessionReport], demo: Demo) -> Iterator[str]:
+    """Where to look next, in lines to be printed uncut: paths and commands are there to be copied."""
     home = demo.stack.home
     settings = demo.stack.settings
     database = demo.office.ledger.place.rsplit("/", 1)[-1]
     where = f"--home {home}" if settings.database_url is None else f"--database {database}"
     symbol = next((trade.symbol for report in reports for trade in (*report.closed, *report.opened)), "SYMBOL")
-    table = Table(box=None, show_header=False, title="Look further", title_justify="left", title_style="bold")
-    for report in reports:
-        if report.closing is not None:
-            table.add_row("report", report.closing.report)
-    table.add_row("Prefect UI, while it is up", demo.stack.ui_url)
-    table.add_row("why a symbol was traded", f"onepath why {symbol} {where}")
-    table.add_row("how every stage ended", f"onepath status --home {home} --database {database}")
-    table.add_row("the same by the clock, each day", "onepath up")
-    return table
+    lines = [("report", report.closing.report) for report in reports if report.closing is not None]
+    lines += [
+        ("Prefect UI, while it is up", demo.stack.ui_url),
+        ("why a symbol was traded", f"onepath why {symbol} {where}"),
+        ("how every stage ended", f"onepath status --home {home} --database {database}"),
+        ("the same by the clock, each day", "onepath up"),
+    ]
+    yield "[bold]Look further[/]"
+    for what, told in lines:
+        yield f"{what:<33}{told}"
 
 
 def signed(amount: Decimal | None) -> str:
