@@ -48,11 +48,12 @@ def sessions_needed(universe: Universe) -> int:
 
 
 def screen(panel: Panel, universe: Universe, size: int, held: Collection[str] = ()) -> Screening:
-    """The watchlist after the panel's last session: the best `size` eligible symbols, then what is `held`.
+    """The watchlist after the panel's last session: at most `size` symbols, all that are `held` among them.
 
     Eligible: a bar in the last session, enough bars, price and dollar volume (20 sessions) as `universe` asks,
-    and a score. Ranked by buy_probability, ties by symbol. A held symbol not among the best follows with the
-    next ranks, eligible or not, as long as it has a score; without one it is absent.
+    and a score. Ranked by buy_probability, ties by symbol. What is held must be judged each day, so it takes its
+    places first, eligible or not, as long as it has a score; without one it is absent. Held symbols that are not
+    eligible come last. Only when more is held than `size` is the list longer.
 
     Raises BadInput when the panel is empty or shorter than the universe's history filter.
     """
@@ -65,9 +66,11 @@ def screen(panel: Panel, universe: Universe, size: int, held: Collection[str] = 
         )
     scored = _score(panel, universe)
     order = sorted(range(len(panel.symbols)), key=lambda at: (-scored.buy[at], panel.symbols[at]))
-    best = [at for at in order if scored.eligible[at]][:size]
-    kept = set(best)
-    also_held = [at for at in order if panel.symbols[at] in held and scored.has_score[at] and at not in kept]
+    kept = {at for at in order if panel.symbols[at] in held and scored.has_score[at]}
+    new = [at for at in order if scored.eligible[at] and at not in kept][: max(0, size - len(kept))]
+    listed = kept.union(new)
+    best = [at for at in order if at in listed and scored.eligible[at]]
+    also_held = [at for at in order if at in listed and not scored.eligible[at]]
     return Screening(
         screener=SCREENER,
         rows=tuple(_rows(panel, scored, [*best, *also_held])),

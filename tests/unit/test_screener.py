@@ -76,9 +76,19 @@ def test_what_is_held_follows_the_best_even_when_it_is_not_eligible() -> None:
     found = screen(panel, universe, 10, held=["S05", worst, "UNKNOWN"])
 
     assert found.eligible == 39
-    assert "S05" not in {row.symbol for row in found.rows[:10]}
-    assert {row.symbol for row in found.rows[10:]} == {"S05", worst}
-    assert [row.rank for row in found.rows[10:]] == [11, 12]
+    assert "S05" not in {row.symbol for row in found.rows[:8]}
+    assert {row.symbol for row in found.rows[8:]} == {"S05", worst}
+    assert [row.rank for row in found.rows[8:]] == [9, 10]
+
+
+def test_the_list_is_never_longer_than_its_size_unless_more_is_held() -> None:
+    symbols = [row.symbol for row in screen(market(), EVERYTHING, 40).rows]
+
+    for count in (0, 1, 5, 10, 12):
+        held = symbols[5 : 5 + count]
+        listed = [row.symbol for row in screen(market(), EVERYTHING, 10, held=held).rows]
+        assert len(listed) == max(10, count)
+        assert set(held) <= set(listed)
 
 
 def test_a_held_symbol_among_the_best_is_listed_once() -> None:
