@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from desk.errors import BadInput, OnepathError
+from desk.broker.connect import connect
+from desk.errors import BadInput, OnepathError, Transient
 from desk.ledger import migrate
 from desk.ledger.databases import DatabaseUrls, database_urls, ensure_databases
 from desk.ledger.embedded import is_running, start_embedded, stop_embedded
@@ -135,6 +136,7 @@ class Stack:
             stack.enter_context(only_one(self.home))
             sweep(self.home)  # first: a predecessor's server may still hold the port
             self._check_ports()
+            self._check_broker()
             self._start_postgres(stack)
             server = self._child(stack, "prefect-server", self._server_command, self.ui_url, self._server_environment())
             exchange = self._start_exchange(stack)
@@ -170,6 +172,18 @@ class Stack:
                 f"port {self.settings.prefect_port}: in use by another program; "
                 "stop it or set ONEPATH_PREFECT_PORT to a free one"
             )
+
+    def _check_broker(self) -> None:
+        """Refuse wrong keys, another account, or another program at the exchange's address, before 04:00 finds out."""
+        if self.settings.broker is BrokerKind.SIMULATED and not _listens(self.settings.exchange_url):
+            return  # it is started below
+        try:
+            broker, market_data = connect(self.settings)
+        except Transient as error:  # no answer just now is no reason to stay down: each stage asks again
+            log.warning("broker.unreachable", extra={"broker": self.settings.broker.value, "error": str(error)})
+            return
+        broker.close()
+        market_data.close()
 
     def _start_postgres(self, stack: ExitStack) -> None:
         if self.settings.database_url is None and not is_running(self.home):

@@ -7,9 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -17,7 +20,11 @@ import psutil
 import pytest
 from prefect.client.orchestration import get_client
 
+from desk.exchange.exchange import Exchange
+from desk.exchange.server import ExchangeServer
+from desk.exchange.synthetic import SyntheticMarket
 from desk.ledger.embedded import is_running, stop_embedded
+from desk.market import at_new_york
 from flows.declared import declared
 from flows.stack import Stack
 
@@ -143,6 +150,47 @@ def test_a_port_in_use_is_named_before_anything_is_started(tmp_path: Path) -> No
         f"onepath: port {port}: in use by another program; stop it or set ONEPATH_PREFECT_PORT to a free one"
     )
     assert not (home / "postgres").exists()
+
+
+def refused_up(home: Path, exchange_port: int, **given: str) -> str:
+    """What `onepath up` says when it does not start."""
+    env = environment(home, free_ports(1)[0], exchange_port) | given
+    done = subprocess.run(up_command(), env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert not (home / "postgres").exists() and processes_of(home) == []
+    return done.stderr.strip()
+
+
+def test_another_program_on_the_exchanges_port_is_not_taken_for_it(tmp_path: Path) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        port = other.server_address[1]
+
+        said = refused_up(tmp_path / "var", port)
+
+        other.shutdown()
+    assert said == (
+        f"onepath: simulated exchange at http://127.0.0.1:{port} does not answer: "
+        "start it with `onepath exchange serve`, or set ONEPATH_EXCHANGE_URL"
+    )
+
+
+def test_keys_the_broker_refuses_are_named_before_anything_is_started(tmp_path: Path) -> None:
+    market = SyntheticMarket(1, date(2024, 3, 5), date(2024, 3, 8), 20)
+    exchange = Exchange(market, at_new_york(date(2024, 3, 5), "10:00"), keys=("ID", "SECRET"))
+    with ExchangeServer(exchange) as server:
+        said = refused_up(
+            tmp_path / "var", server.port, ONEPATH_ALPACA_KEY_ID="ID", ONEPATH_ALPACA_SECRET_KEY="mistyped-secret"
+        )
+
+    assert said.startswith(f"onepath: keys refused by {server.url}: ONEPATH_ALPACA_KEY_ID")
+    assert "mistyped-secret" not in said
 
 
 def test_a_part_that_was_killed_comes_back(prefect_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
