@@ -95,6 +95,36 @@ def block_account(exchange: Exchange, params: Params, query: Query, body: Body |
     return 200, {name: name in exchange.account.blocked for name in known}
 
 
+def faults(exchange: Exchange, params: Params, query: Query, body: Body | None) -> Reply:
+    """All that are set, with how often each was called and has fired."""
+    return 200, [armed.document for armed in exchange.faults.armed]
+
+
+def set_faults(exchange: Exchange, params: Params, query: Query, body: Body | None) -> Reply:
+    """One script, or several as {"faults": [...]}: all are set or, when one cannot be followed, none."""
+    scripts = (body or {}).get("faults", [body or {}])
+    if not isinstance(scripts, list) or not all(isinstance(script, dict) for script in scripts) or not scripts:
+        raise unusable("faults: a list of scripts is needed, each an object that names a fault")
+    if body is not None and "faults" in body and len(body) > 1:
+        raise unusable("faults: give a list of scripts alone, or one script without it")
+    try:
+        armed = exchange.arm(*scripts)
+    except BadInput as error:
+        raise unusable(str(error)) from error
+    return 200, [one.document for one in armed]
+
+
+def clear_faults(exchange: Exchange, params: Params, query: Query, body: Body | None) -> Reply:
+    """All, or the one with that `number`."""
+    number = query.get("number")
+    if number is not None and not number.isdecimal():
+        raise unusable(f"number {number!r}: a whole number is needed")
+    gone = exchange.disarm(None if number is None else int(number))
+    if number is not None and not gone:
+        raise ApiError(404, None, f"no fault has number {number}")
+    return 200, {"cleared": gone}
+
+
 def reset(exchange: Exchange, params: Params, query: Query, body: Body | None) -> Reply:
     fields = _fields(body, "now", "cash")
     now = _moment(fields, "now") if "now" in fields else None
@@ -156,6 +186,9 @@ ADMIN_ROUTES: tuple[Route, ...] = (
     Route("POST", "/admin/market/{symbol}", move_market, needs_keys=False),
     Route("POST", "/admin/assets", change_asset, needs_keys=False),
     Route("POST", "/admin/account", block_account, needs_keys=False),
+    Route("GET", "/admin/faults", faults, needs_keys=False),
+    Route("POST", "/admin/faults", set_faults, needs_keys=False),
+    Route("DELETE", "/admin/faults", clear_faults, needs_keys=False),
     Route("POST", "/admin/reset", reset, needs_keys=False),
     Route("GET", "/admin/log", log, needs_keys=False),
 )

@@ -39,9 +39,9 @@ class Situation:
     open_orders: Iterable[SimOrder]  # of the symbol, waiting legs included
     tick: Tick | None
 
-    @property
-    def available(self) -> Decimal:
-        return abs(self.shares) - self.held
+    def free(self, *, buy: bool) -> Decimal:
+        """Shares that an order of that side could close."""
+        return max(-self.shares if buy else self.shares, Decimal(0)) - self.held
 
     def opens(self, draft: OrderDraft, *, shorting: bool) -> bool:
         """Whether the order opens or adds to a position rather than closing one."""
@@ -114,7 +114,7 @@ def admit(draft: OrderDraft, asset: SimAsset, now: Situation, options: ExchangeO
         reserve = reserve_price(draft, now)
         check_buying_power(draft.qty * reserve, now.buying_power)
     else:
-        check_shares(draft.symbol, draft.qty, now)
+        check_shares(draft.symbol, draft.qty, now, buy=draft.buy)
     if not draft.order_class and draft.type != "trailing_stop":
         check_wash(draft.buy, draft.limit_price if draft.type == "limit" else None, now.open_orders, options)
     return reserve
@@ -201,15 +201,16 @@ def check_buying_power(cost: Decimal, buying_power: Decimal) -> None:
         raise forbidden("insufficient buying power", buying_power=plain(buying_power), cost_basis=plain(cost))
 
 
-def check_shares(symbol: str, qty: Decimal, now: Situation) -> None:
+def check_shares(symbol: str, qty: Decimal, now: Situation, *, buy: bool) -> None:
     """A closing order takes what is free: it never crosses zero."""
-    if qty <= now.available:
+    free = now.free(buy=buy)
+    if qty <= free:
         return
     if now.shares == 0 and any(order.buy and order.opens for order in now.open_orders):
         raise forbidden("cannot open a short sell while a long buy order is open")
     raise forbidden(
-        f"insufficient qty available for order (requested: {plain(qty)}, available: {plain(now.available)})",
-        available=plain(now.available),
+        f"insufficient qty available for order (requested: {plain(qty)}, available: {plain(free)})",
+        available=plain(free),
         existing_qty=plain(abs(now.shares)),
         held_for_orders=plain(now.held),
         related_orders=[order.id for order in now.open_orders if order.held_shares],

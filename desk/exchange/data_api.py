@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from desk.exchange.data_query import HistoryQuery, Timeframe, read_symbols, read_timeframe
+from desk.exchange.data_query import HistoryQuery, Timeframe, check_source, read_symbols, read_timeframe
 from desk.exchange.market import BarRow, Tick
-from desk.exchange.routing import Body, Params, Query, Reply, Route
+from desk.exchange.routing import ApiError, Body, Params, Query, Reply, Route
 from desk.market import NEW_YORK, Session, at_new_york
 
 if TYPE_CHECKING:
     from desk.exchange.exchange import Exchange
 
-__all__ = ["DATA_ROUTES", "bar_json", "quote_json", "trade_json"]
+__all__ = ["DATA_ROUTES", "bar_json", "quote_json", "so_far", "trade_json"]
 
 Point = tuple[datetime, dict[str, Any]]
 
 _BATCH_MAX = 1000  # symbols asked of the market at once
+_RECENT_SIP = timedelta(minutes=15)  # what a subscription is needed for
 _RECENT = timedelta(minutes=30)  # where the latest minute bar is looked for first
 
 
@@ -77,6 +78,21 @@ def _reply(payload: dict[str, Any]) -> Reply:
     return 200, orjson.dumps(payload, option=orjson.OPT_UTC_Z)
 
 
+def read_history(exchange: Exchange, query: Query) -> HistoryQuery:
+    asked = HistoryQuery.read(query, exchange.now)
+    if not exchange.options.sip_entitled and query.get("feed") == "sip" and asked.end > exchange.now - _RECENT_SIP:
+        raise ApiError(403, None, "subscription does not permit querying recent SIP data")
+    return asked
+
+
+def _symbols_now(exchange: Exchange, query: Query) -> tuple[str, ...]:
+    """Of a request for the latest of something."""
+    if not exchange.options.sip_entitled and query.get("feed") == "sip":
+        raise ApiError(403, None, "subscription does not permit querying recent SIP data")
+    check_source(query)
+    return read_symbols(query)
+
+
 # -- history, page by page -----------------------------------------------------------------------------------------
 
 
@@ -124,7 +140,7 @@ def _batch(asked: HistoryQuery, points_per_symbol: int) -> int:
 
 
 def bars(exchange: Exchange, _params: Params, query: Query, _body: Body | None) -> Reply:
-    asked, timeframe = HistoryQuery.read(query, exchange.now), read_timeframe(query)
+    asked, timeframe = read_history(exchange, query), read_timeframe(query)
     now, market = exchange.now, exchange.market
     sessions = _sessions_between(market.sessions(), asked.start, min(asked.end, now))
     minutes = timeframe.minutes
@@ -197,7 +213,7 @@ def trades(exchange: Exchange, _params: Params, query: Query, _body: Body | None
 
 
 def _ticks(exchange: Exchange, query: Query, name: str, as_json: Callable[[Tick], dict[str, Any]]) -> Reply:
-    asked = HistoryQuery.read(query, exchange.now)
+    asked = read_history(exchange, query)
     until = min(asked.end, exchange.now)
 
     def fetch(symbols: Sequence[str]) -> dict[str, list[Point]]:
@@ -233,23 +249,23 @@ def _some_ticks(exchange: Exchange, symbol: str, asked: HistoryQuery, until: dat
 
 def latest_quotes(exchange: Exchange, _params: Params, query: Query, _body: Body | None) -> Reply:
     quote = exchange.quote
-    ticks = ((symbol, quote(symbol)) for symbol in read_symbols(query))
+    ticks = ((symbol, quote(symbol)) for symbol in _symbols_now(exchange, query))
     return _reply({"quotes": {symbol: quote_json(tick) for symbol, tick in ticks if tick is not None}})
 
 
 def latest_trades(exchange: Exchange, _params: Params, query: Query, _body: Body | None) -> Reply:
-    ticks = ((symbol, exchange.quote(symbol)) for symbol in read_symbols(query))
+    ticks = ((symbol, exchange.quote(symbol)) for symbol in _symbols_now(exchange, query))
     return _reply({"trades": {symbol: trade_json(tick) for symbol, tick in ticks if tick is not None}})
 
 
 def latest_bars(exchange: Exchange, _params: Params, query: Query, _body: Body | None) -> Reply:
-    found = _latest_minutes(exchange, read_symbols(query))
+    found = _latest_minutes(exchange, _symbols_now(exchange, query))
     return _reply({"bars": {symbol: bar_json(bar) for symbol, bar in found.items()}})
 
 
 def snapshots(exchange: Exchange, _params: Params, query: Query, _body: Body | None) -> Reply:
     """Keyed by symbol without a wrapper. `dailyBar` is the running session's so far, else the last one's; all raw."""
-    symbols = read_symbols(query)
+    symbols = _symbols_now(exchange, query)
     sessions = exchange.market.sessions()
     opened = bisect_right(sessions, exchange.now, key=_opens) - 1
     minute, recent = _latest_minutes(exchange, symbols), _recent_days(exchange, symbols, sessions, opened)
@@ -260,7 +276,7 @@ def snapshots(exchange: Exchange, _params: Params, query: Query, _body: Body | N
         if tick is None:
             continue
         days = recent.get(symbol, [])
-        today = _so_far(exchange, symbol, sessions[opened]) if running else None
+        today = so_far(exchange, symbol, sessions[opened]) if running else None
         if today is not None:
             days = [*days, today]
         payload[symbol] = {
@@ -301,7 +317,7 @@ def _recent_days(
     return {symbol: rows[-2:] for symbol, rows in found.items()}
 
 
-def _so_far(exchange: Exchange, symbol: str, session: Session) -> BarRow | None:
+def so_far(exchange: Exchange, symbol: str, session: Session) -> BarRow | None:
     """The running session's bar up to now; None before the symbol's first trade of the day."""
     ticks = exchange.market.ticks(symbol, session.opens - timedelta(microseconds=1), exchange.now)
     if not ticks:

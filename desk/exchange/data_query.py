@@ -14,7 +14,7 @@ from desk.exchange.book import ADJUSTMENTS
 from desk.exchange.routing import ApiError, Query
 from desk.market import NEW_YORK, at_new_york, require_utc
 
-__all__ = ["HistoryQuery", "Timeframe", "bad_request", "read_symbols", "read_timeframe"]
+__all__ = ["HistoryQuery", "Timeframe", "bad_request", "check_source", "read_symbols", "read_timeframe"]
 
 LIMIT_MAX, LIMIT_DEFAULT = 10_000, 1_000  # points over all symbols
 FEEDS = ("sip", "iex", "delayed_sip", "otc", "boats", "overnight")
@@ -76,7 +76,7 @@ class HistoryQuery:
     @classmethod
     def read(cls, query: Query, now: datetime) -> HistoryQuery:
         """Raises ApiError 400. Without a start, the span begins with the New York day of `now`."""
-        _choice(query, "feed", FEEDS)
+        check_source(query)
         today = now.astimezone(NEW_YORK).date()
         start = _moment(query, "start", end_of_day=False) or at_new_york(today, "00:00")
         end = _moment(query, "end", end_of_day=True) or now
@@ -103,6 +103,15 @@ class HistoryQuery:
         if self.resume is None:
             return self.symbols
         return tuple(symbol for symbol in self.symbols if symbol >= self.resume[0])
+
+
+def check_source(query: Query) -> None:
+    """Feed, currency (USD alone) and the day symbols are meant as of. Raises ApiError 400."""
+    _choice(query, "feed", FEEDS)
+    _choice(query, "currency", ("USD",))
+    asof = query.get("asof")
+    if asof and asof != "-" and not _DAY_ONLY.fullmatch(asof):
+        raise bad_request(f"invalid asof: {asof}")
 
 
 def read_symbols(query: Query) -> tuple[str, ...]:

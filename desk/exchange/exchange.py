@@ -1,326 +1,49 @@
-"""The simulated Alpaca: one account, one market, one virtual clock. No input or output of its own.
-
-The clock stands still until someone moves it. Moving it walks everything that happens on the way in order of
-time: orders due, ticks that touch resting orders, opens (after the day's corporate actions) and closes.
-"""
+"""The simulated Alpaca: one account, one market, one virtual clock. No input or output of its own."""
 
 from __future__ import annotations
 
-import hashlib
-import heapq
-import math
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
-from types import TracebackType
-from typing import Any, Self
+from functools import partial
+from typing import Any, Literal
 
-from desk.errors import BadInput
-from desk.exchange.account import AVERAGE_PLACES, SimAccount
 from desk.exchange.admission import admit, priced, refuse_blocked, refuse_twin, tradable
-from desk.exchange.amounts import at_s, money, plain, rfc3339
-from desk.exchange.assets import AssetBook, SimAsset
+from desk.exchange.amounts import plain, rfc3339
+from desk.exchange.assets import SimAsset
 from desk.exchange.auctions import AUCTIONS, IMMEDIATE, refuse_outside_window
-from desk.exchange.corporate import Registrar
+from desk.exchange.bent import BentMarket
+from desk.exchange.clockwork import Clockwork
 from desk.exchange.drafts import OrderDraft, read_draft, rule
-from desk.exchange.floor import Floor
-from desk.exchange.journal import Entry, Journal, Listener
-from desk.exchange.market import Market, Tick
-from desk.exchange.options import ExchangeOptions
-from desk.exchange.quotes import Quotes
+from desk.exchange.faults import Armed, Faults
+from desk.exchange.floorfaults import FloorFaults
+from desk.exchange.journal import Entry
+from desk.exchange.market import CorporateAction
 from desk.exchange.replacing import Replacer, read_change
 from desk.exchange.resting import Tape
 from desk.exchange.routing import ApiError
 from desk.exchange.simorder import SimOrder
-from desk.exchange.timetable import Boundary, Timetable
-from desk.market import NEW_YORK, Session
+from desk.exchange.streamfaults import interfering
+from desk.exchange.worldfaults import plan
+from desk.market import at_new_york
 
 __all__ = ["Exchange"]
 
-_NEVER = math.inf
-_JUST_BEFORE = timedelta(milliseconds=1)  # so that the tick at the opening moment itself is included
 
+class Exchange(Clockwork):
+    """What requests, the admin and faults can do, on top of the clockwork.
 
-class Exchange:
-    """Safe to use from several threads; `with exchange:` keeps others out for several calls.
-
-    `keys` are the API key id and secret it accepts; `cash` is USD.
+    The clock stands still until someone moves it. Moving it walks everything that happens on the way in order of
+    time: orders due, ticks that touch resting orders, opens (after the day's corporate actions) and closes.
     """
 
-    def __init__(
-        self,
-        market: Market,
-        now: datetime,
-        *,
-        keys: tuple[str, str] = ("SIMULATED", "simulated-secret"),
-        cash: Decimal = Decimal(100_000),
-        options: ExchangeOptions | None = None,
-        account_number: str | None = None,
-    ) -> None:
-        self.market = market
-        self.keys = keys
-        self.options = options or ExchangeOptions()
-        self.account_number = account_number or f"SIM{hashlib.sha256(market.label.encode()).hexdigest()[:6].upper()}"
-        self.timetable = Timetable(market.sessions())
-        self.assets = AssetBook(market.listings())
-        self.journal = Journal(self.account_number)
-        self._lock = threading.RLock()
-        self._depth = 0
-        self._started_with = cash
-        self._begin(now, cash)
-
     def _begin(self, now: datetime, cash: Decimal) -> None:
-        if now.utcoffset() is None:
-            raise BadInput(f"clock: time {now.isoformat()} has no zone; give UTC, as 2024-03-05T14:35:00Z")
-        self.journal.restart()
-        self.assets.restart()
-        self._now, self._now_s = now, now.timestamp()
-        self.session: Session | None = self.timetable.session_at(self._now_s)
-        self._ticked_s = self._now_s  # ticks up to here have met the orders
-        self._due: list[tuple[float, int, Callable[[SimOrder], None], SimOrder]] = []
-        self._due_count = 0
-        self._today: date | None = None  # worked out when asked for
-        self._tapes: dict[str, Tape] = {}
-        self._splits: dict[str, tuple[date, Decimal]] = {}
-        self._closes: dict[tuple[str, date], Decimal | None] = {}
-        self._answers: dict[Any, bytes] = {}
-        self._answers_at: tuple[float, int] | None = None
-        self._extended_day: tuple[float, float] | None = (-_NEVER, -_NEVER)  # epoch seconds; None: there is none ahead
-        self.quotes = Quotes(
-            self.market,
-            hold_overrides=self.options.override_holds == "until_replaced",
-            extended_from=self.options.extended_hours_quotes,
-        )
-        self.account = SimAccount(cash, now)
-        self.floor = Floor(self.account, self.quotes, self.journal, self.options)
+        super()._begin(now, cash)
         self._replacer = Replacer(self.floor, self.journal, self.options)
-        self._registrar = Registrar(self.floor, self.quotes, self.assets, self.journal, self.options)
-        self._place(now, self._now_s)
-
-    # -- taking turns ----------------------------------------------------------------------------
-
-    def __enter__(self) -> Self:
-        self._lock.acquire()
-        self._depth += 1
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._depth -= 1
-        last = self._depth == 0
-        self._lock.release()
-        if last:
-            self.journal.deliver()
-
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` with every trade update from now on, in order, outside of the exchange's lock.
-
-        An update is {event, execution_id, order, timestamp} and, for fills, {price, qty, position_qty}.
-        Returns a function that ends it.
-        """
-        with self:
-            return self.journal.subscribe(listener)
-
-    # -- time ------------------------------------------------------------------------------------
-
-    @property
-    def now(self) -> datetime:
-        return self._now
-
-    @property
-    def now_s(self) -> float:
-        """The same in epoch seconds."""
-        return self._now_s
-
-    @property
-    def today(self) -> date:
-        """The New York calendar day."""
-        if self._today is None:
-            self._today = self._now.astimezone(NEW_YORK).date()
-        return self._today
-
-    @property
-    def is_open(self) -> bool:
-        return self.session is not None
-
-    def advance(self, seconds: float) -> None:
-        """Let virtual time pass. Raises BadInput when `seconds` is negative or not a number."""
-        if not 0 <= seconds < _NEVER:
-            raise BadInput(f"clock: advance by {seconds} s; a number of seconds from 0 is needed")
-        with self:
-            self.set_clock(self._now + timedelta(seconds=seconds))
-
-    def set_clock(self, now: datetime) -> None:
-        """Move the clock to `now`, through everything on the way. Raises BadInput when that is in the past."""
-        if now.utcoffset() is None:
-            raise BadInput(f"clock: time {now.isoformat()} has no zone; give UTC, as 2024-03-05T14:35:00Z")
-        with self:
-            if now < self._now:
-                raise BadInput(f"clock: {now.isoformat()} is before {self._now.isoformat()}; the clock never goes back")
-            self._walk(now, now.timestamp())
-            self.journal.note(now, "clock.moved")
-
-    def _walk(self, until: datetime, until_s: float) -> None:
-        while True:
-            ahead = self.timetable.next_boundary(self._now_s)
-            if ahead is None or ahead.at_s > until_s:
-                self._trade(until_s)
-                self._place(until, until_s)
-                return
-            self._trade(ahead.at_s)
-            self._place(ahead.at, ahead.at_s)
-            if ahead.opens:
-                self._open(ahead)
-            else:
-                self._close()
-
-    def _trade(self, until_s: float) -> None:
-        """Orders due and ticks up to `until_s`, in order of time."""
-        while True:
-            self._search_books()
-            due_s = self._due[0][0] if self._due else _NEVER
-            book = min(self.floor.books.values(), key=lambda book: book.next_at, default=None)
-            tick_s = book.next_at if book is not None else _NEVER
-            if min(due_s, tick_s) > until_s:
-                break
-            if due_s <= tick_s:
-                _, _, action, order = heapq.heappop(self._due)
-                self._place(at_s(due_s), due_s)
-                self._ticked_s = max(self._ticked_s, due_s)
-                action(order)
-            else:
-                assert book is not None and book.next_tick is not None  # it is due now
-                self._place(at_s(tick_s), tick_s)
-                self._ticked_s = tick_s
-                opening = self.session is not None and tick_s <= self.session.opens.timestamp()
-                self.floor.match(book.symbol, book.next_tick, arriving=None if opening else frozenset())
-        self._ticked_s = max(self._ticked_s, until_s)
-
-    def _search_books(self) -> None:
-        for symbol in self.floor.changed_books:
-            book = self.floor.books.get(symbol)
-            if book is None:
-                continue
-            if not book.orders:
-                del self.floor.books[symbol]
-            elif self.session is None or self.quotes.holds(symbol):
-                book.sleep()
-            else:
-                book.look_ahead(self._tape(symbol, self.session), self._ticked_s)
-        self.floor.changed_books.clear()
-
-    def _tape(self, symbol: str, session: Session) -> Tape:
-        tape = self._tapes.get(symbol)
-        if tape is None:
-            tape = Tape(self.market.ticks(symbol, session.opens - _JUST_BEFORE, session.closes))
-            self._tapes[symbol] = tape
-        return tape
-
-    def _place(self, now: datetime, now_s: float) -> None:
-        self._now, self._now_s = now, now_s
-        self._today = None
-        self.floor.now = now
-        self.floor.in_session = self.session is not None
-        self.floor.in_extended_hours = self.session is None and self._in_extended_hours(now_s)
-        self.quotes.move(now_s, opened_s=None if self.session is None else self.session.opens.timestamp())
-
-    def _in_extended_hours(self, now_s: float) -> bool:
-        span = self._extended_day
-        if span is not None and now_s >= span[1]:
-            span = self._extended_day = self.timetable.extended_day(now_s)
-        return span is not None and span[0] <= now_s < span[1]
-
-    def _open(self, boundary: Boundary) -> None:
-        actions = list(self.market.corporate_actions(boundary.session.day))
-        self._registrar.apply(actions)
-        self._splits.update((a.symbol, (a.day, a.value)) for a in actions if a.kind == "split")
-        self._closes.clear()
-        self.session = boundary.session
-        self._ticked_s = (boundary.at - _JUST_BEFORE).timestamp()
-        self._place(boundary.at, boundary.at_s)
-        self.journal.note(boundary.at, "session.opened")
-        self.floor.open_session()
-        for symbol in list(self.floor.books):
-            tick = self.quotes.effective(symbol) if self.quotes.holds(symbol) else None
-            if tick is not None:  # the market's own opening tick counts for nothing here
-                self.floor.match(symbol, tick, arriving=None)
-
-    def _close(self) -> None:
-        self.floor.close_session()
-        equity = self.equity()
-        self.account.closed(self.today, equity)
-        self.session = None
-        self._tapes.clear()
-        self._place(self._now, self._now_s)
-        self.floor.changed_books.update(self.floor.books)
-        self.journal.note(self._now, "session.closed", equity=plain(equity))
-
-    # -- prices ----------------------------------------------------------------------------------
-
-    def quote(self, symbol: str) -> Tick | None:
-        """The quote the world sees now: overrides included, stamped with the present moment while the session
-        runs (see Quotes). None before the symbol's first tick."""
-        with self:
-            return self.quotes.shown(symbol)
-
-    def price(self, symbol: str) -> Decimal | None:
-        """The last trade."""
-        tick = self.quotes.effective(symbol)
-        return None if tick is None else money(tick.last)
-
-    def close_before(self, symbol: str) -> Decimal | None:
-        """The close of the last session before today, in today's shares."""
-        key = (symbol, self.today)
-        if key not in self._closes:
-            self._closes[key] = self._close_before(symbol, key[1])
-        return self._closes[key]
-
-    def _close_before(self, symbol: str, today: date) -> Decimal | None:
-        session = self.timetable.closed_before(self._now_s)
-        last = None if session is None else self.quotes.last_at(symbol, session.closes.timestamp())
-        if last is None:
-            return None
-        day, ratio = self._splits.get(symbol, (None, Decimal(1)))
-        return round(money(last) / ratio, AVERAGE_PLACES) if day == today else money(last)
-
-    def values(self) -> tuple[Decimal, Decimal]:
-        """USD, long and short holdings (below 0) at the last trade, or at cost when the symbol never traded."""
-        worth = [held.qty * (self.price(held.symbol) or held.avg_price) for held in self.account.holdings.values()]
-        return sum((v for v in worth if v > 0), Decimal(0)), sum((v for v in worth if v < 0), Decimal(0))
-
-    def equity(self) -> Decimal:
-        """USD: cash and holdings."""
-        return self.account.cash + sum(self.values())
-
-    def set_market(
-        self,
-        symbol: str,
-        *,
-        bid: float | None = None,
-        ask: float | None = None,
-        last: float | None = None,
-        at: datetime | None = None,
-    ) -> Tick:
-        """Set the price of a symbol by hand; what is not given stays. Orders meet it at once when in session.
-        A bid or ask of 0 is a side that is not there. `at`: the time the quote shows (to make it stale).
-        Raises BadInput for an unknown symbol or prices that cannot be."""
-        with self:
-            if self.assets.find(symbol, self.today) is None:
-                raise BadInput(f"market of {symbol}: no such asset; add it with POST /admin/assets")
-            known = self.quotes.effective(symbol)
-            tick = _moved(symbol, known, self._now_s, bid, ask, last)
-            self.quotes.override(symbol, tick, stamp_s=None if at is None else at.timestamp())
-            self.floor.changes += 1
-            self.floor.changed_books.add(symbol)
-            self.journal.note(
-                self._now, "market.moved", symbol=symbol, bid=str(tick.bid), ask=str(tick.ask), last=str(tick.last)
-            )
-            if self.session is not None or self.floor.in_extended_hours:
-                self.floor.match(symbol, tick, arriving=frozenset())
-            return tick
+        self.faults = Faults(lambda: self._now, self._note_fault, seed=self.options.seed)
+        self.journal.interfere = None
+        self._to_cut: list[Callable[[], None]] = []  # connections that hear trade updates
 
     # -- orders ----------------------------------------------------------------------------------
 
@@ -352,6 +75,8 @@ class Exchange:
 
     def _admit(self, body: Mapping[str, Any] | None) -> SimOrder:
         draft = read_draft(body)
+        if self.floor.mischief is not None:
+            self.floor.mischief.refuse(draft)
         refuse_blocked(self.account.blocked, self.account.configuration)
         fractions = self.account.configuration.fractional_trading
         asset = tradable(draft, self.asset(draft.symbol), self.options, fractions=fractions)
@@ -379,9 +104,9 @@ class Exchange:
         if span is None:
             return
         if self._now_s < span[0]:
-            self._at(span[0], self.floor.begin_extended, order)
+            self.at(span[0], partial(self.floor.begin_extended, order))
         if order.time_in_force == "day":
-            self._at(span[1], self.floor.end_day, order)
+            self.at(span[1], partial(self.floor.end_day, order))
 
     def replace(self, order: SimOrder, body: Mapping[str, Any] | None) -> bytes:
         """Ask for a replacement as PATCH /v2/orders/{id} does. Returns the new order's JSON; whether it takes the
@@ -400,13 +125,6 @@ class Exchange:
         with self:
             for member in self.floor.ask_cancel(order):
                 self._later(self.options.cancel_latency_s, self.floor.finish_cancel, member)
-
-    def _later(self, seconds: float, action: Callable[[SimOrder], None], order: SimOrder) -> None:
-        self._at(self._now_s + seconds, action, order)
-
-    def _at(self, moment_s: float, action: Callable[[SimOrder], None], order: SimOrder) -> None:
-        self._due_count += 1  # of two due at one moment, the earlier request goes first
-        heapq.heappush(self._due, (moment_s, self._due_count, action, order))
 
     # -- for those who answer requests -----------------------------------------------------------
 
@@ -432,23 +150,121 @@ class Exchange:
         with self:
             self._begin(now or self._now, self._started_with if cash is None else cash)
 
+    # -- faults ----------------------------------------------------------------------------------
+
+    def arm(self, *scripts: Mapping[str, Any]) -> list[Armed]:
+        """Set faults, see `desk.exchange.faults`; all or, when one cannot be followed, none. Raises BadInput."""
+        from desk.exchange.routes import ROUTES  # it knows the handlers, and those know the exchange
+
+        operations = {route.handler.__name__ for route in ROUTES.routes if route.needs_keys}
+        with self:
+            armed = self.faults.arm(scripts, operations)
+            self._heed_faults()
+            for one in armed:
+                plan(self, one)
+            return armed
+
+    def disarm(self, number: int | None = None) -> int:
+        """Clear one fault, or all; what has happened stays happened, but halts end. Returns how many were set."""
+        with self:
+            gone = self.faults.clear(number)
+            if number is None:
+                for symbol in sorted(self.floor.halted):
+                    self.resume(symbol)
+            self._heed_faults()
+            self.journal.note(self._now, "fault.cleared", number="all" if number is None else str(number))
+            return gone
+
+    def _heed_faults(self) -> None:
+        if not self.faults.on_floor:
+            self.floor.mischief = None
+        elif self.floor.mischief is None:
+            self.floor.mischief = FloorFaults(self)
+        if not self.faults.at_updates:
+            self.journal.interfere = None
+        elif self.journal.interfere is None:
+            self.journal.interfere = interfering(self, self.cut_streams)
+
+    def _note_fault(self, event: str, armed: Armed, **fields: str) -> None:
+        self.journal.note(self._now, event, fault=armed.kind.name, number=str(armed.number), **fields)
+
+    def on_cut(self, close: Callable[[], None]) -> Callable[[], None]:
+        """Call `close` when connections that hear trade updates are to be cut. Returns what ends it."""
+        self._to_cut.append(close)
+        return lambda: self._to_cut.remove(close) if close in self._to_cut else None
+
+    def cut_streams(self) -> None:
+        for close in tuple(self._to_cut):
+            close()
+
+    # -- upheavals -------------------------------------------------------------------------------
+
+    def halt(self, symbol: str) -> None:
+        """Nothing trades in the symbol until `resume`: orders are taken and rest."""
+        if symbol not in self.floor.halted:
+            self.floor.halted.add(symbol)
+            self.floor.changed_books.add(symbol)
+            self._bulletin(symbol, "H", "Trading Halt", "T1", "Halt News Pending")
+            self.journal.note(self._now, "symbol.halted", symbol=symbol)
+
+    def resume(self, symbol: str) -> None:
+        if symbol in self.floor.halted:
+            self.floor.halted.discard(symbol)
+            self._bulletin(symbol, "T", "Trading Resumption", "T3", "News and Resumption Times")
+            self.journal.note(self._now, "symbol.resumed", symbol=symbol)
+            self._reprice(symbol)
+
+    def _bulletin(self, symbol: str, code: str, said: str, reason: str, because: str) -> None:
+        self.bulletins.append(
+            {"T": "s", "S": symbol, "sc": code, "sm": said, "rc": reason, "rm": because, "t": self._now, "z": "C"}
+        )
+
+    def bend(self, symbol: str, from_s: float, factor: float) -> None:
+        """From that moment on the symbol's prices are so many times what the market says."""
+        self._bent_market().bend(symbol, from_s, factor)
+        self.journal.note(self._now, "market.bent", symbol=symbol, factor=f"{factor:g}")
+        self._reprice(symbol)
+
+    def _bent_market(self) -> BentMarket:
+        if not isinstance(self.market, BentMarket):
+            self.market = BentMarket(self.market)
+        self.quotes.rebase(self.market)
+        return self.market
+
+    def _reprice(self, symbol: str) -> None:
+        """Resting orders meet the price of the moment."""
+        self._tapes.pop(symbol, None)
+        self._closes.clear()
+        self.floor.changes += 1
+        self.floor.changed_books.add(symbol)
+        tick = self.quotes.live(symbol)
+        if tick is not None:
+            self.floor.match(symbol, tick, arriving=frozenset())
+
+    def close_early(self, closes: datetime) -> None:
+        """The running session ends then, unannounced."""
+        assert self.session is not None
+        self.session = self.timetable.close_early(self.session.day, closes)
+        self._tapes = {
+            symbol: Tape([tick for tick in tape.ticks if tick.at <= closes.timestamp()])
+            for symbol, tape in self._tapes.items()
+        }
+        self.floor.changes += 1
+        self.floor.changed_books.update(self.floor.books)
+        self.journal.note(self._now, "session.shortened", closes=rfc3339(closes))
+
+    def add_action(self, symbol: str, kind: Literal["split", "dividend"], value: Decimal) -> None:
+        """It takes effect before the next open. Raises ApiError when there is none."""
+        index = self.timetable.days.index(self.session.day) + 1 if self.session is not None else None
+        following = [s for s in self.timetable.sessions if s.opens > self._now] if index is None else (
+            self.timetable.sessions[index:]
+        )  # fmt: skip
+        if not following:
+            raise ApiError(422, None, "the market has no further session")
+        day = following[0].day
+        self._bent_market().add(CorporateAction(symbol, day, kind, value), at_new_york(day, "00:00").timestamp())
+        self.journal.note(self._now, "market.action", symbol=symbol, kind=kind, value=plain(value), day=day.isoformat())
+
 
 def _entry(entry: Entry) -> dict[str, Any]:
     return {"number": entry.number, "at": rfc3339(entry.at), "event": entry.event, **entry.fields}
-
-
-def _moved(
-    symbol: str, known: Tick | None, now_s: float, bid: float | None, ask: float | None, last: float | None
-) -> Tick:
-    for name, price in (("bid", bid), ("ask", ask), ("last", last)):
-        if price is not None and not 0 <= price < _NEVER:
-            raise BadInput(f"market of {symbol}: {name} {price}; a price from 0 is needed")
-    if known is None and last is None and not (bid and ask):
-        raise BadInput(f"market of {symbol}: it has no price yet; give last, or bid and ask")
-    base = known or Tick(now_s, last or bid or 0.0, last or ask or 0.0, last or 0.0, 0)
-    new_bid = base.bid if bid is None else bid
-    new_ask = base.ask if ask is None else ask
-    new_last = last if last is not None else (base.last or round((new_bid + new_ask) / 2, 4))
-    if new_last <= 0:
-        raise BadInput(f"market of {symbol}: last {new_last}; a price above 0 is needed")
-    return Tick(now_s, new_bid, new_ask, new_last, 0)

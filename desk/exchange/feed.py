@@ -28,6 +28,7 @@ class MarketFeed:
         self._exchange = exchange
         self._now = exchange.now
         self._channels: dict[str, set[str]] = {channel: set() for channel in CHANNELS}
+        self._bulletins = len(exchange.bulletins)  # so many are known
         self._seen: dict[str, tuple[float, float, float]] = {}  # bid, ask, last most recently told or known
 
     def subscribe(self, wanted: Mapping[str, Iterable[str]]) -> None:
@@ -67,7 +68,15 @@ class MarketFeed:
                     told.append({"T": "q", "S": symbol, **quote_json(tick)})
         if now > since:
             told += self._bars(since, now)
-        return told
+        return told + self._news_of_bulletins()
+
+    def _news_of_bulletins(self) -> list[Message]:
+        """Halts and corrected bars."""
+        all_of_them = self._exchange.bulletins
+        fresh = all_of_them[min(self._bulletins, len(all_of_them)) :]
+        self._bulletins = len(all_of_them)
+        wanted = {"s": self._channels["statuses"], "u": self._channels["updatedBars"]} if fresh else {}
+        return [one for one in fresh if "*" in wanted[one["T"]] or one["S"] in wanted[one["T"]]]
 
     def _news(self, symbol: str, since: datetime, now: datetime) -> Sequence[Tick]:
         """The market's ticks since then, or the one price that someone set instead."""

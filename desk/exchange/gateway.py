@@ -5,52 +5,24 @@ from __future__ import annotations
 import hmac
 import json
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
 
 from desk.exchange.exchange import Exchange
+from desk.exchange.ratelimit import RateLimit
 from desk.exchange.routes import ROUTES
-from desk.exchange.routing import ApiError, Body
+from desk.exchange.routing import ApiError, Body, Params, Route
+from desk.exchange.wirefaults import Answer, Call, troubled
 
 __all__ = ["Answer", "Gateway", "RateLimit"]
 
 _NO_KEYS = b"<html>\r\n<head><title>401 Authorization Required</title></head>\r\n<body></body>\r\n</html>\r\n"
+_TRADING = ("/v2/account", "/v2/orders", "/v2/positions", "/v2/assets", "/v2/clock", "/v2/calendar")
 _JSON = "application/json; charset=UTF-8"
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    content: bytes
-
-
-class RateLimit:
-    """So many requests in each minute of the wall clock."""
-
-    def __init__(self, per_minute: int, *, wall_s: Callable[[], float] = time.time) -> None:
-        self._limit = per_minute
-        self._wall_s = wall_s
-        self._minute = -1
-        self._used = 0
-
-    def take(self) -> tuple[bool, dict[str, str]]:
-        """Whether the request may pass, and the headers that say how many are left."""
-        minute = int(self._wall_s() // 60)
-        if minute != self._minute:
-            self._minute, self._used = minute, 0
-        self._used += 1
-        left = max(0, self._limit - self._used)
-        headers = {
-            "X-RateLimit-Limit": str(self._limit),
-            "X-RateLimit-Remaining": str(left),
-            "X-RateLimit-Reset": str((minute + 1) * 60),
-        }
-        return self._used <= self._limit, headers
 
 
 class Gateway:
@@ -58,24 +30,34 @@ class Gateway:
 
     def __init__(self, exchange: Exchange, *, rate_limit: RateLimit | None = None) -> None:
         self._exchange = exchange
-        self._rate_limit = rate_limit
+        self._rate_limit = rate_limit  # None: the exchange's own, where its options set one
 
     def handle(self, method: str, path: str, query: str, headers: Mapping[str, str], content: bytes) -> Answer:
         """`query` is the raw query string. `headers` are looked up by the names Alpaca documents; give a mapping
         that ignores case where the client's spelling is not known."""
-        shown = {"X-Market": self._exchange.market.label}
+        exchange = self._exchange
+        shown = {"X-Market": exchange.market.label}
         try:
             route, params = ROUTES.find(method, path)
             if route.needs_keys:
                 if not self._knows(headers):
                     return self._refuse_keys(headers, shown)
-                self._pace(shown)
-            asked = dict(parse_qsl(query, keep_blank_values=True)) if query else {}
+                self._pace(shown, path)
             body = _body(content)
+        except ApiError as error:
+            return _refused(error, shown)
+        if exchange.faults.at_gateway and route.needs_keys:
+            call = Call(route.handler.__name__, method, params, query, body)
+            return troubled(exchange, call, shown, lambda: self._process(route, params, query, body, dict(shown)))
+        return self._process(route, params, query, body, shown)
+
+    def _process(self, route: Route, params: Params, query: str, body: Body | None, shown: dict[str, str]) -> Answer:
+        asked = dict(parse_qsl(query, keep_blank_values=True)) if query else {}
+        try:
             with self._exchange:
                 status, payload = route.handler(self._exchange, params, asked, body)
         except ApiError as error:
-            status, payload = error.status, error.body
+            return _refused(error, shown)
         if payload is None:
             return Answer(status, shown, b"")
         shown["Content-Type"] = _JSON
@@ -92,13 +74,18 @@ class Gateway:
             return Answer(401, {**shown, "Content-Type": "text/html"}, _NO_KEYS)
         return Answer(401, {**shown, "Content-Type": _JSON}, b'{"message":"unauthorized."}')
 
-    def _pace(self, shown: dict[str, str]) -> None:
-        if self._rate_limit is None:
+    def _pace(self, shown: dict[str, str], path: str) -> None:
+        limit = self._rate_limit or self._exchange.rate_limits.get("trading" if path.startswith(_TRADING) else "data")
+        if limit is None:
             return
-        passes, numbers = self._rate_limit.take()
+        passes, numbers = limit.take()
         shown.update(numbers)
         if not passes:
             raise ApiError(429, 42910000, "rate limit exceeded")
+
+
+def _refused(error: ApiError, shown: dict[str, str]) -> Answer:
+    return Answer(error.status, {**shown, "Content-Type": _JSON}, _dump(error.body))
 
 
 def _body(content: bytes) -> Body | None:

@@ -36,6 +36,7 @@ class Journal:
         self._listeners: list[Listener] = []
         self._undelivered: deque[dict[str, Any]] = deque()
         self._delivery = threading.RLock()
+        self.interfere: Callable[[dict[str, Any], str], list[dict[str, Any]]] | None = None  # what faults do to updates
         self.restart()
 
     def restart(self) -> None:
@@ -95,7 +96,10 @@ class Journal:
         }
         if price is not None and qty is not None:
             update |= {"price": plain(price), "qty": plain(qty), "position_qty": plain(position_qty)}
-        self._undelivered.append(update)
+        if self.interfere is None:
+            self._undelivered.append(update)
+        else:
+            self._undelivered.extend(self.interfere(update, order.symbol))
 
     def deliver(self) -> None:
         """Hand queued updates to the listeners, in order. Called with no lock of the exchange held."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Protocol
 
+from desk.exchange.drafts import OrderDraft
 from desk.exchange.simorder import SimOrder
 
 __all__ = ["Mischief"]
@@ -13,6 +14,10 @@ __all__ = ["Mischief"]
 
 class Mischief(Protocol):
     """Asked by the floor only while such a fault is set."""
+
+    def refuse(self, draft: OrderDraft) -> None:
+        """Raises ApiError for an order that is refused out of turn."""
+        ...
 
     def keeps(self, order: SimOrder) -> bool:
         """Whether the order does not reach the venue."""
@@ -42,4 +47,8 @@ class Mischief(Protocol):
 
     def races(self, order: SimOrder) -> bool:
         """Whether a fill will win over the replacement."""
+        ...
+
+    def before_replacement(self, order: SimOrder) -> None:
+        """The venue is about to replace the order."""
         ...

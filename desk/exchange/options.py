@@ -89,7 +89,11 @@ class ExchangeOptions:
     is then iex."""
 
     rate_limit_per_minute: int | None = None
-    """Requests with keys in each minute of the exchange's clock, in process and over HTTP; None: no limit."""
+    """Trading requests in each minute of the exchange's own clock, in process and over HTTP; None: no limit. Alpaca:
+    200. Mind that a clock which stands still never begins another minute."""
+
+    data_rate_limit_per_minute: int | None = None
+    """The same for market data. Alpaca: 200, or 10,000 with a subscription."""
 
     trade_stream_connections: int | None = None
     """Connections to the trade updates at a time; one more is HTTP 429. Alpaca: 1. None: any number."""
@@ -107,8 +111,12 @@ class ExchangeOptions:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} {getattr(self, name)} is below 0")
         for name in (
-            "rate_limit_per_minute", "trade_stream_connections", "data_stream_connections", "data_stream_symbols"
-        ):  # fmt: skip
+            "rate_limit_per_minute",
+            "data_rate_limit_per_minute",
+            "trade_stream_connections",
+            "data_stream_connections",
+            "data_stream_symbols",
+        ):
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise ValueError(f"{name} {count} is below 1; None means no limit")

@@ -74,6 +74,11 @@ class Quotes:
         """From now on the market of that symbol is `tick`."""
         self._overrides[symbol] = _Override(tick, self._now_s, stamp_s)
 
+    def rebase(self, market: Market) -> None:
+        """Another market from now on; prices set by hand stay."""
+        self._market = market
+        self._ticks.clear()
+
     def holds(self, symbol: str) -> bool:
         """Whether the market's own ticks are to be ignored."""
         return self._hold and symbol in self._overrides

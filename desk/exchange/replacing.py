@@ -65,7 +65,7 @@ class Replacer:
         self._check_means(order, wanted)
         self._floor.enter(wanted)
         order.successor = wanted
-        if self._options.replace_latency_s or self._delays(order):
+        if self._floor.in_session and (self._options.replace_latency_s or self._delays(order)):
             self._floor.set_status(order, "pending_replace")
         self._floor.register.weigh(order)
         self._floor.tell(wanted.status, wanted)
@@ -78,6 +78,8 @@ class Replacer:
         """The venue decides: the old order goes and the new one works, or the old one has ended meanwhile."""
         assert wanted.replaces is not None
         order = self._floor.register.by_id[wanted.replaces]
+        if self._floor.mischief is not None:
+            self._floor.mischief.before_replacement(order)
         order.successor = None
         if not order.is_open or not wanted.is_open or order.status == "pending_cancel":
             self._floor.register.weigh(order)
@@ -205,7 +207,7 @@ class Replacer:
             more = rest * wanted.reserve_price - order.reserved_cash
             check_buying_power(max(more, Decimal(0)), max(now.buying_power, Decimal(0)))
         elif not order.waiting and rest > order.remaining:
-            check_shares(order.symbol, rest - order.remaining, now)
+            check_shares(order.symbol, rest - order.remaining, now, buy=order.buy)
         if not order.is_complex and order.type != "trailing_stop":
             limit = wanted.limit_price if order.type == "limit" else None
             check_wash(order.buy, limit, now.open_orders, self._options)

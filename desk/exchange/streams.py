@@ -1,22 +1,25 @@
 """Both websocket streams of the simulated Alpaca: trade updates at /stream, market data at /v2/{feed}.
 
 Delivery is bounded: a client that falls behind is told so (407) or dropped, as Alpaca does. There is no replay:
-what happens while a client is away is lost to it. Any number of clients may connect.
+what happens while a client is away is lost to it. How many clients may connect, and what they may hear, is a matter
+of the exchange's options.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgpack
 import orjson
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from desk.exchange.feed import CHANNELS, MarketFeed, Message
+from desk.exchange.streamfaults import Disconnected, Interference
 
 if TYPE_CHECKING:
     from desk.exchange.exchange import Exchange
@@ -30,24 +33,52 @@ QUEUE_MAX = 10_000  # undelivered trade updates per client
 FRAME_MESSAGES = 500  # about 60 KB; clients refuse frames above 1 MiB
 SEND_TIMEOUT_S = 10.0  # a client that takes no frame for that long is gone
 _TRY_LATER = 1013  # websocket close code
+_TRADES, _DATA = "trade_updates", "market_data"
 
 
 def add_streams(app: FastAPI, exchange: Exchange) -> None:
     """Serve both streams of `exchange` from `app`, to clients that show the exchange's API keys."""
 
+    connected = {"trade_updates": 0, "market_data": 0}
+
     async def trade_updates(socket: WebSocket) -> None:
+        most = exchange.options.trade_stream_connections
+        if (most is not None and connected["trade_updates"] >= most) or _strikes(exchange, "conn_limit", _TRADES):
+            await socket.send_denial_response(Response("too many connections", status_code=429))
+            return
         await socket.accept()
-        await _until_gone(_TradeUpdates(socket, exchange).run())
+        with _counted(connected, "trade_updates"):
+            await _until_gone(_TradeUpdates(socket, exchange).run())
 
     async def market_data(socket: WebSocket) -> None:
         if socket.path_params["feed"] not in FEEDS:
             await socket.close()
             return
+        most = exchange.options.data_stream_connections
+        crowded = most is not None and connected["market_data"] >= most
         await socket.accept()
-        await _until_gone(_MarketData(socket, exchange).run())
+        with _counted(connected, "market_data"):
+            await _until_gone(_MarketData(socket, exchange, crowded=crowded).run())
 
     app.add_api_websocket_route("/stream", trade_updates)
     app.add_api_websocket_route("/v2/{feed}", market_data)
+
+
+@contextmanager
+def _counted(connected: dict[str, int], stream: str) -> Iterator[None]:
+    connected[stream] += 1
+    try:
+        yield
+    finally:
+        connected[stream] -= 1
+
+
+def _strikes(exchange: Exchange, fault: str, stream: str) -> bool:
+    """Whether a fault of the streams hits this connection now."""
+    if not exchange.faults.at_streams:
+        return False
+    with exchange:
+        return exchange.faults.fires(fault, stream) is not None
 
 
 async def _until_gone(conversation: Coroutine[Any, Any, None]) -> None:
@@ -106,11 +137,17 @@ class _TradeUpdates:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._enqueue, update)
 
+        def cut() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._updates.put_nowait, None)
+
         unsubscribe = self._exchange.subscribe(heard)
+        unwatch = self._exchange.on_cut(cut)
         try:
             await _both(self._listen(), self._tell())
         finally:
             unsubscribe()
+            unwatch()
 
     def _enqueue(self, update: dict[str, Any]) -> None:
         if self._listening:
@@ -130,7 +167,10 @@ class _TradeUpdates:
                     given = (
                         (data.get("key_id"), data.get("secret_key")) if data else (said.get("key"), said.get("secret"))
                     )
+                    if _strikes(self._exchange, "auth_hang", _TRADES):
+                        continue
                     self._authorized = _authentic(self._exchange, *given)
+                    self._authorized &= not _strikes(self._exchange, "auth_reject", _TRADES)
                     await self._authorization(action)
                 case action if not self._authorized:
                     await self._authorization(str(action))
@@ -158,8 +198,9 @@ class _TradeUpdates:
 class _MarketData:
     """Arrays of messages: msgpack in binary frames when the handshake's Content-Type says so, else JSON text."""
 
-    def __init__(self, socket: WebSocket, exchange: Exchange) -> None:
-        self._socket, self._exchange = socket, exchange
+    def __init__(self, socket: WebSocket, exchange: Exchange, *, crowded: bool) -> None:
+        self._socket, self._exchange, self._crowded = socket, exchange, crowded
+        self._line = Interference[list[Message]](exchange, _DATA)
         self._packed = socket.headers.get("content-type") == "application/msgpack"
         self._feed = MarketFeed(exchange)
         self._turn = asyncio.Lock()  # the feed is asked from threads, one at a time
@@ -182,11 +223,26 @@ class _MarketData:
             await self._refuse(400, "invalid syntax")
         elif said.get("action") != "auth":
             await self._refuse(401, "not authenticated")
-        elif not _authentic(self._exchange, said.get("key"), said.get("secret")):
-            await self._refuse(402, "auth failed")
+        elif _strikes(self._exchange, "auth_hang", _DATA):
+            await _receive(self._socket)  # until the client gives up
         else:
-            return True
+            refusal = self._refusal(said)
+            if refusal is None:
+                return True
+            await self._refuse(*refusal)
         return False
+
+    def _refusal(self, said: Mapping[str, Any]) -> tuple[int, str] | None:
+        """Why a client that shows these keys may not listen."""
+        exchange = self._exchange
+        authentic = _authentic(exchange, said.get("key"), said.get("secret"))
+        if not authentic or _strikes(exchange, "auth_reject", _DATA):
+            return 402, "auth failed"
+        if self._crowded or _strikes(exchange, "conn_limit", _DATA):
+            return 406, "connection limit exceeded"
+        if self._socket.path_params["feed"] == "sip" and not exchange.options.sip_entitled:
+            return 409, "insufficient subscription"
+        return None
 
     async def _listen(self) -> None:
         while True:
@@ -197,6 +253,9 @@ class _MarketData:
             elif said.get("action") == "auth":
                 await self._refuse(403, "already authenticated")
             elif said.get("action") in ("subscribe", "unsubscribe"):
+                if said["action"] == "subscribe" and self._asks_too_much(wanted):
+                    await self._refuse(405, "symbol limit exceeded")
+                    continue
                 change = self._feed.subscribe if said["action"] == "subscribe" else self._feed.unsubscribe
                 async with self._turn:
                     await asyncio.to_thread(change, wanted)
@@ -204,20 +263,45 @@ class _MarketData:
             else:
                 await self._refuse(400, "invalid syntax")
 
+    def _asks_too_much(self, wanted: Mapping[str, list[str]]) -> bool:
+        most = self._exchange.options.data_stream_symbols
+        if most is None:
+            return False
+        told = self._feed.subscriptions()
+        return len({symbol for asked in (told, wanted) for symbols in asked.values() for symbol in symbols}) > most
+
+    def _passed(self, frame: list[Message]) -> list[list[Message]]:
+        """The frames that faults let through. Raises Disconnected."""
+        if not self._exchange.faults.at_streams:
+            return [frame]
+        symbols = {message["S"] for message in frame}
+        with self._exchange:
+            return self._line.passed(frame, symbols)
+
     async def _tell(self) -> None:
         while True:
             async with self._turn:
                 # In a thread: while the exchange moves its clock it keeps others waiting.
                 messages = await asyncio.to_thread(self._feed.move)
-            if messages:
-                try:
-                    for begin in range(0, len(messages), FRAME_MESSAGES):
-                        frame = messages[begin : begin + FRAME_MESSAGES]
-                        await asyncio.wait_for(self._send(frame), SEND_TIMEOUT_S)
-                except TimeoutError:
-                    await self._refuse(407, "slow client")
-                    return
+            if messages and not await self._delivered(messages):
+                return
             await asyncio.sleep(POLL_S)
+
+    async def _delivered(self, messages: list[Message]) -> bool:
+        """Send them. Returns whether the connection goes on."""
+        try:
+            if _strikes(self._exchange, "slow_client", _DATA):
+                raise TimeoutError
+            for begin in range(0, len(messages), FRAME_MESSAGES):
+                for frame in self._passed(messages[begin : begin + FRAME_MESSAGES]):
+                    await asyncio.wait_for(self._send(frame), SEND_TIMEOUT_S)
+        except TimeoutError:
+            await self._refuse(407, "slow client")
+            return False
+        except Disconnected:
+            await self._socket.close(_TRY_LATER)
+            return False
+        return True
 
     async def _hear(self) -> dict[str, Any] | None:
         """What the client said; None when it is not an object in the agreed encoding."""

@@ -31,6 +31,16 @@ class Timetable:
     (nothing trades then: there is no market any more)."""
 
     def __init__(self, sessions: Sequence[Session]) -> None:
+        self._set(sessions)
+
+    def close_early(self, day: date, closes: datetime) -> Session:
+        """The session of that day ends at another time than was planned. Returns it."""
+        index = bisect_left(self.days, day)
+        changed = Session(day, self.sessions[index].opens, closes)
+        self._set([*self.sessions[:index], changed, *self.sessions[index + 1 :]])
+        return changed
+
+    def _set(self, sessions: Sequence[Session]) -> None:
         self.sessions = tuple(sessions)
         self.days = [session.day for session in self.sessions]
         self._boundaries = [

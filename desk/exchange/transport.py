@@ -20,7 +20,9 @@ from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
 from desk.exchange.exchange import Exchange
+from desk.exchange.faults import ProcessKilled
 from desk.exchange.gateway import Answer, Gateway
+from desk.exchange.wirefaults import Fate
 
 __all__ = ["InProcessAdapter", "InProcessSession"]
 
@@ -37,6 +39,7 @@ class InProcessAdapter(BaseAdapter):
 
     def __init__(self, exchange: Exchange) -> None:
         super().__init__()
+        self._exchange = exchange
         self._gateway = Gateway(exchange)
         self._parsed: dict[str, tuple[bytes, Any]] = {}  # by path: the last GET's content and its object
 
@@ -54,14 +57,38 @@ class InProcessAdapter(BaseAdapter):
         content = request.body or b""
         if isinstance(content, str):
             content = content.encode()
-        return self.answer(request, path, query, content)
+        return self.answer(request, path, query, content, timeout)
 
-    def answer(self, request: requests.PreparedRequest, path: str, query: str, content: bytes) -> requests.Response:
-        """The exchange's response to a request whose address and body are given apart."""
+    def answer(
+        self,
+        request: requests.PreparedRequest,
+        path: str,
+        query: str,
+        content: bytes,
+        timeout: float | tuple[float | None, float | None] | None = None,
+    ) -> requests.Response:
+        """The exchange's response to a request whose address and body are given apart. Raises what requests raises
+        when a fault is set that keeps the answer from its caller."""
         assert request.method is not None
         answer = self._gateway.handle(request.method, path, query, request.headers, content)
+        if answer.fate is not None:
+            self._meet(answer.fate, request, timeout)
         memory = self._parsed if request.method == "GET" and answer.status == 200 else None
         return _Response(request, answer, path, memory)
+
+    def _meet(
+        self, fate: Fate, request: requests.PreparedRequest, timeout: float | tuple[float | None, float | None] | None
+    ) -> None:
+        """Waiting takes virtual time."""
+        patience = timeout[1] if isinstance(timeout, tuple) else timeout
+        if fate.kind == "killed":
+            raise ProcessKilled(f"{request.method} {request.url}")
+        if fate.kind == "reset":
+            raise requests.ConnectionError("connection reset by a fault", request=request)
+        waited = fate.seconds if patience is None else min(fate.seconds, patience)
+        self._exchange.advance(waited)
+        if fate.kind == "hang" or waited < fate.seconds:
+            raise requests.ReadTimeout(f"no answer within {waited:g} s", request=request)
 
     def close(self) -> None:
         """Nothing is open."""
