@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from desk.exchange.amounts import plain, rfc3339
 from desk.exchange.simorder import SimOrder
 
-__all__ = ["Entry", "Journal", "Listener"]
+__all__ = ["Entry", "Journal", "Listener", "Said"]
 
 Listener = Callable[[dict[str, Any]], None]
+Said = dict[str, Any] | Callable[[], None]  # an update; or something to be done at its place among the updates
 
 _ENTRIES_KEPT = 200_000
 _NAMESPACE = uuid.UUID("6f6e6570-6174-6820-6578-6368616e6765")
@@ -34,9 +35,9 @@ class Journal:
     def __init__(self, account_number: str) -> None:
         self._root = uuid.uuid5(_NAMESPACE, account_number)
         self._listeners: list[Listener] = []
-        self._undelivered: deque[dict[str, Any]] = deque()
+        self._undelivered: deque[Said] = deque()
         self._delivery = threading.RLock()
-        self.interfere: Callable[[dict[str, Any], str], list[dict[str, Any]]] | None = None  # what faults do to updates
+        self.interfere: Callable[[dict[str, Any], str], list[Said]] | None = None  # what faults do to updates
         self.restart()
 
     def restart(self) -> None:
@@ -108,6 +109,9 @@ class Journal:
         with self._delivery:
             while self._undelivered:
                 update = self._undelivered.popleft()
+                if not isinstance(update, dict):
+                    update()
+                    continue
                 for listener in tuple(self._listeners):
                     listener(update)
 

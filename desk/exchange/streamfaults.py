@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from desk.exchange.journal import Said
+
 if TYPE_CHECKING:
     from desk.exchange.exchange import Exchange
 
 __all__ = ["Disconnected", "Interference", "interfering"]
 
-Said = TypeVar("Said")
+Message = TypeVar("Message")
 Update = dict[str, Any]
 
 
@@ -18,16 +20,16 @@ class Disconnected(Exception):
     """The connection is to be closed."""
 
 
-class Interference(Generic[Said]):
+class Interference(Generic[Message]):
     """One line of messages, and what is done to it: lost, doubled, swapped with the next, silenced, cut off."""
 
     def __init__(self, exchange: Exchange, stream: str) -> None:
         self._exchange, self._stream = exchange, stream
-        self._kept: list[Said] = []
+        self._kept: list[Message] = []
         self._muted_until_s: float | None = None
         self._mute_number: int | None = None
 
-    def passed(self, message: Said, symbols: Collection[str]) -> list[Said]:
+    def passed(self, message: Message, symbols: Collection[str]) -> list[Message]:
         """What is said instead of the message. Raises Disconnected. Called while the exchange is held."""
 
         def fires(name: str) -> bool:
@@ -62,15 +64,14 @@ class Interference(Generic[Said]):
         return True
 
 
-def interfering(exchange: Exchange, cut: Callable[[], None]) -> Callable[[Update, str], list[Update]]:
+def interfering(exchange: Exchange, cut: Callable[[], None]) -> Callable[[Update, str], list[Said]]:
     """For the journal: what becomes of each trade update. `cut` closes the connections that hear them."""
     line = Interference[Update](exchange, "trade_updates")
 
-    def interfere(update: Update, symbol: str) -> list[Update]:
+    def interfere(update: Update, symbol: str) -> list[Said]:
         try:
-            return line.passed(update, (symbol,))
+            return [*line.passed(update, (symbol,))]
         except Disconnected:
-            cut()
-            return []
+            return [cut]
 
     return interfere
