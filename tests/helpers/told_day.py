@@ -29,6 +29,7 @@ from desk.ledger.records import (
 from desk.ledger.runs import expect_runs, finish_run, start_run
 from desk.ledger.screenings import record_screening
 from desk.orders import Leg, client_order_id
+from desk.report.data import ReplayReport
 from desk.screening import ScreenedSymbol, Screening
 
 ACCOUNT = "SIM-1"
@@ -244,3 +245,28 @@ def _trade(connection: Connection, symbol: str, quantity: int, price: str, **val
 
 def _write(connection: Connection, table: str, **values: Any) -> None:
     connection.execute(insert(tables.metadata.tables[table]).values(account=ACCOUNT, **values))
+
+
+def a_replay(trades: int) -> ReplayReport:
+    """A quarter in which each trade gains or loses in turn."""
+    days = [date(2019, 1, 2) + timedelta(days=n) for n in range(60)]
+    return ReplayReport(
+        label="recorded: sp500_daily_2016_2020.parquet",
+        strategy="default version 1",
+        equity_start=Decimal(100_000),
+        equity=tuple((day, Decimal(100_000 + 400 * n - (2_500 if n % 20 > 14 else 0))) for n, day in enumerate(days)),
+        trades=tuple(
+            {
+                "symbol": f"S{n}",
+                "session": days[n % 60],
+                "quantity": Decimal(10),
+                "entry_price": Decimal(100),
+                "exit_price": Decimal(104) if n % 3 else Decimal(95),
+                "close_reason": "take-profit" if n % 3 else "stop-loss",
+                "profit": Decimal(40) if n % 3 else Decimal(-50),
+            }
+            for n in range(trades)
+        ),
+        invested=tuple(Decimal(50_000) for _ in days),
+        notes=("Bars are daily: the path within a day is made from them.",),
+    )

@@ -5,12 +5,17 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Iterator
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 
+from desk.exchange.exchange import Exchange
+from desk.exchange.server import ExchangeServer
+from desk.exchange.synthetic import SyntheticMarket
 from desk.ledger.engine import Ledger, with_database
-from desk.settings import BrokerKind, Settings
+from desk.market import at_new_york
+from desk.settings import Settings
 from flows.stack import Stack
 
 PROBES = Path(__file__).parent / "probes"
@@ -23,24 +28,27 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def prefect_stack(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A Prefect server with the probe deployments and no runner. Its ledger is migrated."""
+    """A Prefect server with the probe deployments and no runner. Its ledger is migrated.
+
+    Nothing here trades; the exchange is there because a stack asks its broker who it is before it starts.
+    """
+    day = date(2024, 3, 5)
+    exchange = Exchange(SyntheticMarket(1, day, day + timedelta(days=3), 20), at_new_york(day, "10:00"))
     settings = Settings(
         home=tmp_path_factory.mktemp("stack"),
         database_url=with_database(postgres_url, "stack"),
-        broker=BrokerKind.PAPER,  # nothing here talks to a broker: no exchange has to be started
-        alpaca_key_id="unused",
-        alpaca_secret_key="unused",
         prefect_port=_free_port(),
     )
-    stack = Stack(
-        settings,
-        queues=(),
-        deployments=PROBES / "prefect.yaml",
-        registry=False,
-        environment={"PYTHONPATH": str(PROBES)},
-    )
-    with stack:
-        yield stack
+    with ExchangeServer(exchange) as server:
+        stack = Stack(
+            settings.model_copy(update={"exchange_url": server.url}),
+            queues=(),
+            deployments=PROBES / "prefect.yaml",
+            registry=False,
+            environment={"PYTHONPATH": str(PROBES)},
+        )
+        with stack:
+            yield stack
 
 
 @pytest.fixture

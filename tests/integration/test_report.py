@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date
 from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from told_day import ACCOUNT, DAY, tell_a_day
+from told_day import ACCOUNT, DAY, a_replay, tell_a_day
 
 from desk.errors import BadInput
 from desk.ledger.engine import Ledger
 from desk.ledger.sessionbook import session_book
 from desk.report import write_session_report
-from desk.report.data import ReplayReport, SessionReport
+from desk.report.data import SessionReport
 from desk.report.render import render, render_replay, report_path, write_report
 
 pytestmark = pytest.mark.integration
@@ -155,48 +155,23 @@ def test_a_report_is_written_from_the_ledger(books: Ledger, tmp_path: Path) -> N
     assert path.read_text(encoding="utf-8") == render(book_of(books))
 
 
-def replayed(trades: int) -> ReplayReport:
-    """A quarter in which each trade gains or loses in turn."""
-    days = [date(2019, 1, 2) + timedelta(days=n) for n in range(60)]
-    return ReplayReport(
-        label="recorded: sp500_daily_2016_2020.parquet",
-        strategy="default version 1",
-        equity_start=Decimal(100_000),
-        equity=tuple((day, Decimal(100_000 + 400 * n - (2_500 if n % 20 > 14 else 0))) for n, day in enumerate(days)),
-        trades=tuple(
-            {
-                "symbol": f"S{n}",
-                "session": days[n % 60],
-                "quantity": Decimal(10),
-                "entry_price": Decimal(100),
-                "exit_price": Decimal(104) if n % 3 else Decimal(95),
-                "close_reason": "take-profit" if n % 3 else "stop-loss",
-                "profit": Decimal(40) if n % 3 else Decimal(-50),
-            }
-            for n in range(trades)
-        ),
-        invested=tuple(Decimal(50_000) for _ in days),
-        notes=("Bars are daily: the path within a day is made from them.",),
-    )
-
-
 def test_a_replay_shows_what_it_replayed_and_how_it_went() -> None:
-    text = Reading(render_replay(replayed(30))).text
+    text = Reading(render_replay(a_replay(30))).text
 
     for part in ("recorded: sp500_daily_2016_2020.parquet", "2019-01-02 to 2019-03-02", "66.67 %", "take-profit 20"):
         assert part in text
 
 
 def test_a_long_replay_shows_a_limited_table_and_says_so() -> None:
-    assert "100 more are in the trades file" in Reading(render_replay(replayed(600))).text
+    assert "100 more are in the trades file" in Reading(render_replay(a_replay(600))).text
 
 
 def test_a_replay_without_a_trade_has_a_report() -> None:
-    assert "No trade was made" in Reading(render_replay(replayed(0))).text
+    assert "No trade was made" in Reading(render_replay(a_replay(0))).text
 
 
 def test_a_replayed_trade_without_its_columns_is_named() -> None:
-    broken = replace(replayed(1), trades=({"symbol": "AAPL"},))
+    broken = replace(a_replay(1), trades=({"symbol": "AAPL"},))
 
     with pytest.raises(ValueError, match=r"without session, quantity"):
         render_replay(broken)
