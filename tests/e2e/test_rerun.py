@@ -14,7 +14,13 @@ from desk.ledger.records import RunState
 
 pytestmark = pytest.mark.e2e
 
-DAY = (("premarket-screening", "04:00"), ("position-monitor", "09:30"), ("trading", "09:40"), ("close-of-day", "16:15"))
+DAY = (
+    ("premarket-screening", "04:00"),
+    ("position-monitor", "09:30"),
+    ("trading", "09:40"),
+    ("position-monitor", "09:41"),
+    ("close-of-day", "16:15"),
+)
 WEDNESDAY = date(2024, 3, 6)
 BOOKS = (
     *("screenings", "watchlist", "decision_sets", "decisions", "control_verdicts"),
@@ -63,6 +69,22 @@ def test_what_was_stopped_out_is_not_bought_back_by_a_rerun(today: World) -> Non
     assert today.sent() == sent
     assert today.rows("select close_reason from trades where status = 'closed'") == [{"close_reason": "stop-loss"}]
     assert trade.symbol not in {position.symbol for position in today.office.broker.positions()}
+    today.assert_books_agree()
+
+
+def test_a_run_that_failed_for_want_of_a_watchlist_buys_when_retried_after_the_screening(today: World) -> None:
+    today.set_clock("09:40")
+    failed = today.runner.run_now("trading/trading", {"session": None})
+    assert failed.state is not None and failed.state.is_failed()
+    assert "run premarket-screening first" in str(today.told("trading").reason)
+    (alert,) = today.rows("select detail from alerts where kind = 'stage.failed'")
+    assert alert["detail"]["link"] == f"{today.stack.ui_url}/runs/flow-run/{failed.id}"
+
+    today.run("premarket-screening")
+    today.rerun(failed)
+
+    assert (today.told("trading").state, today.told("trading").reason) == (RunState.RAN, None)
+    assert today.sent().total() == len(today.trades()) == 4
     today.assert_books_agree()
 
 
