@@ -36,8 +36,13 @@ class Situation:
     shares: Decimal  # of the symbol, below 0 short
     held: Decimal  # shares that open orders keep
     buying_power: Decimal  # USD, what open orders reserve already taken off
-    open_orders: Iterable[SimOrder]  # of the symbol, waiting legs included
+    buys: Iterable[SimOrder]  # open orders of the symbol, waiting legs included
+    sells: Iterable[SimOrder]
     tick: Tick | None
+
+    def against(self, *, buy: bool) -> Iterable[SimOrder]:
+        """Open orders on the other side."""
+        return self.sells if buy else self.buys
 
     def free(self, *, buy: bool) -> Decimal:
         """Shares that an order of that side could close."""
@@ -116,7 +121,8 @@ def admit(draft: OrderDraft, asset: SimAsset, now: Situation, options: ExchangeO
     else:
         check_shares(draft.symbol, draft.qty, now, buy=draft.buy)
     if not draft.order_class and draft.type != "trailing_stop":
-        check_wash(draft.buy, draft.limit_price if draft.type == "limit" else None, now.open_orders, options)
+        limit = draft.limit_price if draft.type == "limit" else None
+        check_wash(draft.buy, limit, now.against(buy=draft.buy), options)
     return reserve
 
 
@@ -165,7 +171,7 @@ def _check_short(draft: OrderDraft, asset: SimAsset) -> None:
 
 def _check_one_direction(draft: OrderDraft, now: Situation) -> None:
     """With no position yet, the account opens long or short, not both."""
-    if now.shares == 0 and any(order.opens and order.buy != draft.buy for order in now.open_orders):
+    if now.shares == 0 and any(order.opens for order in now.against(buy=draft.buy)):
         raise forbidden(
             "cannot open a long buy while a short sell order is open"
             if draft.buy
@@ -206,23 +212,23 @@ def check_shares(symbol: str, qty: Decimal, now: Situation, *, buy: bool) -> Non
     free = now.free(buy=buy)
     if qty <= free:
         return
-    if now.shares == 0 and any(order.buy and order.opens for order in now.open_orders):
+    if now.shares == 0 and any(order.opens for order in now.buys):
         raise forbidden("cannot open a short sell while a long buy order is open")
     raise forbidden(
         f"insufficient qty available for order (requested: {plain(qty)}, available: {plain(free)})",
         available=plain(free),
         existing_qty=plain(abs(now.shares)),
         held_for_orders=plain(now.held),
-        related_orders=[order.id for order in now.open_orders if order.held_shares],
+        related_orders=[order.id for order in (now.buys if buy else now.sells) if order.held_shares],
         symbol=symbol,
     )
 
 
-def check_wash(buy: bool, limit: Decimal | None, open_orders: Iterable[SimOrder], options: ExchangeOptions) -> None:
+def check_wash(buy: bool, limit: Decimal | None, against: Iterable[SimOrder], options: ExchangeOptions) -> None:
     """A simple order must not be able to trade with our own order on the other side. A bracket's working exit
     counts as such an order; a new bracket, OCO, OTO or trailing stop is exempt. `limit`: None for market and stop."""
-    for other in open_orders:
-        if other.buy == buy or other.waiting or other.shadow:
+    for other in against:
+        if other.waiting or other.shadow:
             continue
         if limit is not None and other.type == "limit" and other.limit_price is not None:
             bid, offer = (limit, other.limit_price) if buy else (other.limit_price, limit)

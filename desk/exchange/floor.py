@@ -49,7 +49,16 @@ class Floor(Intake):
         """An order that rests already meets the quote of the moment, when there is one."""
         tick = self._quotes.live(order.symbol) if self.in_session else self._quotes.extended(order.symbol)
         if tick is not None:
-            self.match(order.symbol, tick, arriving=frozenset((order, *order.legs)))
+            self._match_arriving(order, tick)
+
+    def _match_arriving(self, order: SimOrder, tick: Tick) -> None:
+        """The others in its book have met this tick."""
+        if order.symbol in self.halted:
+            return
+        self.changed_books.add(order.symbol)
+        for member in sorted((order, *order.legs), key=lambda member: not member.is_stop):
+            if member.routed and member.is_open and not member.waiting:
+                self._meet(member, tick, arriving=True)
 
     def begin_extended(self, order: SimOrder) -> None:
         """Extended hours have begun: an order queued for them goes to work."""

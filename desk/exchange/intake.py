@@ -83,7 +83,8 @@ class Intake:
             shares=self.account.shares(symbol),
             held=self.register.held(symbol),
             buying_power=self.buying_power,
-            open_orders=self.register.open_of(symbol),
+            buys=self.register.open_side(symbol, buy=True),
+            sells=self.register.open_side(symbol, buy=False),
             tick=self._quotes.effective(symbol),
         )
 

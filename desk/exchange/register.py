@@ -23,6 +23,8 @@ class Register:
         self.reserved = _NONE  # USD, of all open orders
         self._reserves: dict[str, Decimal] = {}  # order id: USD
         self._open: dict[str, dict[str, SimOrder]] = {}  # symbol, then order id
+        self._by_side: dict[tuple[str, bool], dict[str, SimOrder]] = {}  # symbol and whether it buys, then order id
+        self._closing: dict[str, dict[str, SimOrder]] = {}  # symbol, then order id: those that close a position
         self._places: dict[str, int] = {}  # order id: index in `orders`, of the open ones
 
     def enter(self, order: SimOrder) -> None:
@@ -31,6 +33,9 @@ class Register:
         self.by_id[order.id] = order
         self.by_client_id[order.client_order_id] = order
         self._open.setdefault(order.symbol, {})[order.id] = order
+        self._by_side.setdefault((order.symbol, order.buy), {})[order.id] = order
+        if not order.opens:
+            self._closing.setdefault(order.symbol, {})[order.id] = order
         self.weigh(order)
 
     def leave(self, order: SimOrder) -> None:
@@ -40,6 +45,9 @@ class Register:
             return
         if not of_symbol:
             del self._open[order.symbol]
+        del self._by_side[order.symbol, order.buy][order.id]
+        if not order.opens:
+            del self._closing[order.symbol][order.id]
         del self._places[order.id]
         self.reserved -= self._reserves.pop(order.id, _NONE)
 
@@ -58,8 +66,13 @@ class Register:
             return list(self._open.get(symbol, {}).values())
         return [order for orders in self._open.values() for order in orders.values()]
 
-    def open_of(self, symbol: str) -> Iterable[SimOrder]:
-        return self._open.get(symbol, {}).values()
+    def open_side(self, symbol: str, *, buy: bool) -> Iterable[SimOrder]:
+        """Open orders of the symbol that buy, or that sell."""
+        return self._by_side.get((symbol, buy), {}).values()
+
+    def closing(self, symbol: str) -> Iterable[SimOrder]:
+        """Open orders that close a position in the symbol."""
+        return self._closing.get(symbol, {}).values()
 
     def open_in_order(self) -> list[SimOrder]:
         """All open orders as they were submitted."""
@@ -67,4 +80,4 @@ class Register:
 
     def held(self, symbol: str) -> Decimal:
         """Shares that open orders keep from other closing orders."""
-        return sum((order.held_shares for order in self.open_of(symbol)), _NONE)
+        return sum((order.held_shares for order in self.closing(symbol)), _NONE)

@@ -210,7 +210,7 @@ class Replacer:
             check_shares(order.symbol, rest - order.remaining, now, buy=order.buy)
         if not order.is_complex and order.type != "trailing_stop":
             limit = wanted.limit_price if order.type == "limit" else None
-            check_wash(order.buy, limit, now.open_orders, self._options)
+            check_wash(order.buy, limit, now.against(buy=order.buy), self._options)
 
     def _take_place(self, order: SimOrder, wanted: SimOrder) -> None:
         """In its group: as the entry of the legs, or as one of them, or as half of a pair."""
