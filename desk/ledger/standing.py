@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, func, select
@@ -19,19 +19,22 @@ from desk.ledger.trading_state import current_state
 from desk.market import NEW_YORK, Session
 from desk.report.words import clock_time, day_time, duration
 
-__all__ = ["StageStanding", "Standing", "complaints", "last_written", "standing"]
+__all__ = ["Plan", "StageStanding", "Standing", "complaints", "last_written", "standing"]
 
 GRACE = timedelta(minutes=2)  # between being due and being overdue
 RUNNING_MAX = timedelta(hours=1)  # no daily stage takes that long
 UNDELIVERED_S_MAX = 300.0
 MONITOR = "position-monitor"
 
+# What each session of the broker's calendar expects: (stage, due, cutoff).
+Plan = Mapping[Session, Sequence[tuple[str, datetime, datetime]]]
+
 
 @dataclass(frozen=True, slots=True)
 class StageStanding:
     stage: str
     last: Run | None
-    next_due_at: datetime | None  # None: unknown until the next screening
+    next_due_at: datetime | None  # None: unknown, the broker's calendar was not there to be asked
     overdue: tuple[Run, ...]
 
 
@@ -42,7 +45,7 @@ class Standing:
     account: AccountFact
     as_of: datetime
     clock: str  # whose time `as_of` is: "broker", "database" or "ledger"
-    session: Session | None  # of that day, if it was recorded
+    session: Session | None  # of that day, if there is one
     stages: tuple[StageStanding, ...]
     cycle: MonitorCycle | None
     cycle_age_s: float | None
@@ -58,12 +61,20 @@ class Standing:
         return self.session is not None and self.session.contains(self.as_of)
 
 
-def standing(connection: Connection, *, account: AccountFact, now: datetime | None, clock: str) -> Standing:
-    """How the account stands at `now`; without it, at the database's own time."""
+def standing(
+    connection: Connection, *, account: AccountFact, now: datetime | None, clock: str, plan: Plan | None = None
+) -> Standing:
+    """How the account stands at `now`; without it, at the database's own time.
+
+    `plan`: today's session and the next. The ledger hears of a session when its first stage begins; what should
+    have begun and never did is known from the plan alone.
+    """
     number = account.account
+    plan = plan or {}
     database_now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
     at = now or database_now
     day = at.astimezone(NEW_YORK).date()
+    session = recorded_session(connection, account=number, day=day) or next((s for s in plan if s.day == day), None)
     cycle = last_cycle(connection, account=number)
     age_s = None if cycle is None else (at - cycle.cycle_at).total_seconds()
     if clock == "database":
@@ -73,8 +84,11 @@ def standing(connection: Connection, *, account: AccountFact, now: datetime | No
         account=account,
         as_of=at,
         clock=clock,
-        session=recorded_session(connection, account=number, day=day),
-        stages=tuple(_stages(connection, number, at)),
+        session=session,
+        stages=tuple(
+            _watching(each, cycle, session) if each.stage == MONITOR else each
+            for each in _stages(connection, number, at, plan)
+        ),
         cycle=cycle,
         cycle_age_s=age_s,
         open_trades=trade_facts(connection, account=number, where=trades.c.status == "open"),
@@ -106,25 +120,35 @@ def complaints(found: Standing) -> list[str]:
     ]
 
 
-def _stages(connection: Connection, account: str, at: datetime) -> Iterator[StageStanding]:
-    runs = expected_runs.c
+def _stages(connection: Connection, account: str, at: datetime, plan: Plan) -> Iterator[StageStanding]:
     for stage in STAGES:
-        mine = (runs.account == account) & (runs.stage == stage)
-        due = connection.execute(
-            select(func.min(runs.due_at)).where(mine, runs.state == RunState.EXPECTED, runs.due_at > at - GRACE)
-        ).scalar()
-        rows = connection.execute(
-            select(expected_runs)
-            .where(mine, runs.state == RunState.EXPECTED, runs.due_at <= at - GRACE)
-            .order_by(runs.due_at)
-        ).mappings()
-        overdue = tuple(
-            Run(**{name: row[name] for name in Run.__slots__ if name != "state"}, state=RunState(row["state"]))
-            for row in rows
-        )
+        expected = sorted(_expected(connection, account, stage, plan), key=lambda run: run.due_at)
+        due = next((run.due_at for run in expected if run.due_at > at - GRACE), None)
+        overdue = tuple(run for run in expected if run.due_at <= at - GRACE)
         last = last_run(connection, account=account, stage=stage)
-        if stage != "preflight" or last or due or overdue:
+        if stage != "preflight" or last or expected:
             yield StageStanding(stage=stage, last=last, next_due_at=due, overdue=overdue)
+
+
+def _expected(connection: Connection, account: str, stage: str, plan: Plan) -> Iterator[Run]:
+    """Runs of a stage that have not begun: those the ledger expects, and those of the plan it has not heard of."""
+    runs = expected_runs.c
+    mine = (runs.account == account) & (runs.stage == stage)
+    for row in connection.execute(select(expected_runs).where(mine, runs.state == RunState.EXPECTED)).mappings():
+        yield Run(**{name: row[name] for name in Run.__slots__ if name != "state"}, state=RunState.EXPECTED)
+    days = [session.day for session in plan]
+    known = set(connection.execute(select(runs.session).where(mine, runs.session.in_(days))).scalars())
+    for session, timetable in plan.items():
+        for name, due, cutoff in timetable:
+            if name == stage and session.day not in known:
+                yield Run(session.day, stage, due, cutoff, RunState.EXPECTED, None, 0, None, None, None, None)
+
+
+def _watching(monitor: StageStanding, cycle: MonitorCycle | None, session: Session | None) -> StageStanding:
+    """While it watches a session, the monitor is due again when its last cycle said."""
+    if cycle is None or session is None or cycle.session != session.day or not session.contains(cycle.next_due_at):
+        return monitor
+    return replace(monitor, next_due_at=cycle.next_due_at)
 
 
 def _undelivered(connection: Connection, account: str, now: datetime) -> tuple[int, float | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,11 +13,13 @@ from flows.cli.reading import AccountOption, DatabaseOption, HomeOption, as_json
 
 if TYPE_CHECKING:
     from desk.ledger.standing import Standing
+    from desk.market import Session
     from desk.settings import Settings
 
 __all__ = ["Service", "status"]
 
 HEALTH_S_MAX = 5.0
+DAYS_AHEAD = 10  # no closing of the exchange lasts longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class BrokerView:
     account: str | None = None
     now: datetime | None = None
     positions: int | None = None
+    sessions: tuple[Session, ...] = ()  # today's, if there is one, and the next
 
 
 def status(
@@ -48,6 +51,7 @@ def status(
     """Where everything stands. Exit code 0: all is well; 1: something is overdue or red, with the reasons listed."""
     from desk.ledger.standing import complaints, last_written, standing
     from desk.ledger.story import choose_account
+    from tasks.shift import timetable
 
     settings = settings_of(home)
     with reading(settings, database) as (ledger, was_running):
@@ -61,7 +65,8 @@ def status(
                 now, clock = broker.now, "broker"
             else:
                 now, clock = None, "database"
-            found = standing(connection, account=known, now=now, clock=clock)
+            plan = {} if clock != "broker" or broker is None else {each: timetable(each) for each in broker.sessions}
+            found = standing(connection, account=known, now=now, clock=clock, plan=plan)
 
     reasons = [f"{service.name}: {service.told}" for service in services if not service.is_up]
     if broker is not None and broker.account not in (None, found.account.account):
@@ -101,11 +106,14 @@ def _broker(settings: Settings) -> BrokerView:
     try:
         broker, data = connect(settings)
         with closing(broker), closing(data):
+            clock = broker.clock()
+            ahead = broker.calendar(clock.today, clock.today + timedelta(days=DAYS_AHEAD))
             return BrokerView(
                 service=Service("broker", True, broker.venue),
                 account=broker.account().number,
-                now=broker.clock().now,
+                now=clock.now,
                 positions=len(broker.positions()),
+                sessions=tuple(ahead[: 2 if ahead and ahead[0].day == clock.today else 1]),
             )
     except OnepathError as error:
         return BrokerView(Service("broker", False, str(error)))

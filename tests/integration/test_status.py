@@ -24,12 +24,15 @@ from desk.ledger.alerts import raise_alert, record_delivery, undelivered
 from desk.ledger.databases import database_urls, ensure_databases
 from desk.ledger.embedded import is_running, stop_embedded
 from desk.ledger.engine import Ledger
+from desk.ledger.monitor import record_cycle
 from desk.ledger.records import MonitorCycle, RunState, Severity, StateChange, TradingState, Verdict
-from desk.ledger.runs import expect_runs, fail_run, start_run
-from desk.ledger.standing import Standing, complaints, standing
+from desk.ledger.runs import expect_runs, fail_run, record_session, start_run
+from desk.ledger.standing import Plan, Standing, complaints, standing
 from desk.ledger.story import choose_account
+from desk.market import Session
 from desk.settings import Settings
 from flows.cli import app
+from tasks.shift import timetable
 
 pytestmark = pytest.mark.integration
 
@@ -85,9 +88,9 @@ def status(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["status", *arguments], env={"COLUMNS": "160"}, catch_exceptions=False)
 
 
-def standing_at(ledger: Ledger, now: datetime) -> Standing:
+def standing_at(ledger: Ledger, now: datetime, plan: Plan | None = None) -> Standing:
     with ledger.transaction() as connection:
-        return standing(connection, account=choose_account(connection, None), now=now, clock="broker")
+        return standing(connection, account=choose_account(connection, None), now=now, clock="broker", plan=plan)
 
 
 def test_a_day_that_went_well_is_well(exchange: Exchange, health: None) -> None:
@@ -96,7 +99,7 @@ def test_a_day_that_went_well_is_well(exchange: Exchange, health: None) -> None:
     assert shown.exit_code == 0
     for part in ("all is well", "simulated: synthetic, seed 7", "close-of-day", "1 trades: MSFT", "16:17:00"):
         assert part in shown.stdout
-    assert shown.stdout.count("unknown until the next screening") == len(STAGES)
+    assert [f"2024-03-06 {due}:00" in shown.stdout for due in ("04:00", "09:40", "09:30", "16:15")] == [True] * 4
 
 
 def test_json_has_the_same_in_one_document(exchange: Exchange, health: None) -> None:
@@ -174,6 +177,40 @@ def test_what_was_due_and_never_began_is_overdue(told: Ledger) -> None:
         "trading of 2024-03-06",
         "position-monitor of 2024-03-06",
     ]
+
+
+def test_a_session_of_which_nothing_ever_began_is_overdue(told: Ledger) -> None:
+    """No stage ran, so the ledger has not heard of the day: the broker's calendar has."""
+    opens = OPENS + timedelta(days=1)
+    session = Session(WEDNESDAY, opens, opens + timedelta(hours=6.5))
+    plan = {session: timetable(session)}
+
+    quiet = standing_at(told, opens + timedelta(hours=1))
+    found = standing_at(told, opens + timedelta(hours=1), plan)
+
+    assert complaints(quiet) == []
+    assert [text.split(",")[0] for text in complaints(found)] == [
+        "premarket-screening of 2024-03-06: overdue by 6 h",
+        "trading of 2024-03-06: overdue by 50 min",
+        "position-monitor of 2024-03-06: overdue by 60 min",
+        "monitor: no cycle since the open at 09:30:00",
+    ]
+
+
+def test_the_next_due_time_comes_from_the_calendar_and_in_session_from_the_monitor_itself(told: Ledger) -> None:
+    opens = OPENS + timedelta(days=1)
+    session = Session(WEDNESDAY, opens, opens + timedelta(hours=6.5))
+    plan = {session: timetable(session)}
+    evening = {each.stage: each.next_due_at for each in standing_at(told, EVENING, plan).stages}
+    at = opens + timedelta(minutes=5)
+    with told.transaction() as connection:
+        record_session(connection, account=ACCOUNT, session=session)
+        record_cycle(connection, account=ACCOUNT, cycle=replace(cycle(at), session=WEDNESDAY))
+    watching = {each.stage: each.next_due_at for each in standing_at(told, at, plan).stages}
+
+    assert evening["trading"] == opens + timedelta(minutes=10)
+    assert evening["close-of-day"] == session.closes + timedelta(minutes=15)
+    assert watching["position-monitor"] == at + timedelta(minutes=1)
 
 
 def test_a_stage_that_failed_is_red_with_its_reason(told: Ledger) -> None:
