@@ -59,7 +59,7 @@ def _stages(stages: Sequence[StageStanding]) -> Table:
         table.add_column(name, overflow="fold", no_wrap=name in ("stage", "last run", "state", "next due"))
     for each in stages:
         last = each.last
-        due = day_time(each.next_due_at) if each.next_due_at else "unknown without the broker"
+        due = day_time(each.next_due_at) if each.next_due_at else "unknown"
         if each.overdue:
             due = f"[bold red]overdue since {clock_time(each.overdue[0].due_at)}[/]"
         if last is None:

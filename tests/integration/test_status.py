@@ -56,7 +56,7 @@ def told(books: Ledger, ledger_url: str, monkeypatch: pytest.MonkeyPatch) -> Led
 @pytest.fixture
 def exchange(monkeypatch: pytest.MonkeyPatch, told: Ledger) -> Iterator[Exchange]:
     """The broker of the day, standing at its evening."""
-    simulated = Exchange(SyntheticMarket(7, DAY, DAY, symbols=5), EVENING, account_number=ACCOUNT)
+    simulated = Exchange(SyntheticMarket(7, DAY, WEDNESDAY, symbols=5), EVENING, account_number=ACCOUNT)
     with ExchangeServer(simulated) as server:
         monkeypatch.setenv("ONEPATH_EXCHANGE_URL", server.url)
         yield simulated
