@@ -86,7 +86,7 @@ def standing(
         clock=clock,
         session=session,
         stages=tuple(
-            _watching(each, cycle, session) if each.stage == MONITOR else each
+            _watching(each, cycle, session, at) if each.stage == MONITOR else each
             for each in _stages(connection, number, at, plan)
         ),
         cycle=cycle,
@@ -144,11 +144,13 @@ def _expected(connection: Connection, account: str, stage: str, plan: Plan) -> I
                 yield Run(session.day, stage, due, cutoff, RunState.EXPECTED, None, 0, None, None, None, None)
 
 
-def _watching(monitor: StageStanding, cycle: MonitorCycle | None, session: Session | None) -> StageStanding:
+def _watching(
+    monitor: StageStanding, cycle: MonitorCycle | None, session: Session | None, at: datetime
+) -> StageStanding:
     """While it watches a session, the monitor is due again when its last cycle said."""
-    if cycle is None or session is None or cycle.session != session.day or not session.contains(cycle.next_due_at):
+    if cycle is None or session is None or cycle.session != session.day or not session.contains(at):
         return monitor
-    return replace(monitor, next_due_at=cycle.next_due_at)
+    return replace(monitor, next_due_at=cycle.next_due_at) if cycle.next_due_at < session.closes else monitor
 
 
 def _undelivered(connection: Connection, account: str, now: datetime) -> tuple[int, float | None]:
