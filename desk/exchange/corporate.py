@@ -66,7 +66,7 @@ class Registrar:
         if self._options.split_open_orders == "cancel":
             self._floor.ask_cancel(order)
             return
-        order.reserve_price /= ratio
+        order.reserve_price = round(order.reserve_price / ratio, AVERAGE_PLACES)
         if order.type == "trailing_stop" and order.hwm is not None:
             order.hwm = to_step(order.hwm / ratio)
             order.trail_price = None if order.trail_price is None else to_step(order.trail_price / ratio)

@@ -212,6 +212,8 @@ class Floor(Intake):
                 self._end(twin, "canceled", quietly=not self._options.sibling_cancel_event)
             else:
                 twin.qty = twin.filled_qty + order.remaining
+                if twin.successor is not None:
+                    twin.successor.qty = twin.qty
                 twin.touch(self.now)
         waiting = [leg for leg in order.legs if leg.waiting and leg.is_open]
         if complete and waiting:
@@ -233,7 +235,7 @@ class Floor(Intake):
                 self._end(leg, "canceled")
                 continue
             self.rest(leg)
-            if leg.stop_price is None or leg.sibling is None:
+            if leg.status == "held" and (leg.stop_price is None or leg.sibling is None):
                 self.set_status(leg, "new")
             leg.touch(self.now)
         if self.mischief is not None:

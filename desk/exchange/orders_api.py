@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from desk.exchange.drafts import malformed
@@ -54,7 +54,8 @@ def _orders(exchange: Exchange, query: Query) -> bytes:
     side = read_choice(query, "side", ("", "buy", "sell"), "")
     symbols = set(read_words(query, "symbols"))
     chosen: list[bytes] = []
-    for order in _submitted(exchange, query, newest_first=direction == "desc"):
+    every = exchange.floor.register.open_in_order() if status == "open" else exchange.floor.orders
+    for order in _submitted(every, query, newest_first=direction == "desc"):
         if nested and order.parent is not None:
             continue
         if (symbols and order.symbol not in symbols) or (side and order.side != side):
@@ -67,10 +68,9 @@ def _orders(exchange: Exchange, query: Query) -> bytes:
     return b"[" + b",".join(chosen) + b"]"
 
 
-def _submitted(exchange: Exchange, query: Query, *, newest_first: bool) -> Iterator[SimOrder]:
-    """Orders submitted between `after` and `until`, both excluded."""
+def _submitted(every: Sequence[SimOrder], query: Query, *, newest_first: bool) -> Iterator[SimOrder]:
+    """Of orders as they were submitted, those between `after` and `until`, both excluded."""
     after, until = read_moment(query, "after"), read_moment(query, "until")
-    every = exchange.floor.orders  # in the order of submission
     first = 0 if after is None else bisect_right(every, after, key=lambda order: order.created_at)
     end = len(every) if until is None else bisect_left(every, until, key=lambda order: order.created_at)
     indices: Iterable[int] = range(end - 1, first - 1, -1) if newest_first else range(first, end)

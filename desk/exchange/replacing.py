@@ -83,9 +83,9 @@ class Replacer:
         order.successor = None
         if not order.is_open or not wanted.is_open or order.status == "pending_cancel":
             self._floor.register.weigh(order)
-            self._floor.end([wanted], "rejected", quietly=True)
+            self._floor.end([wanted], "rejected")
             if order.status == "pending_replace":
-                order.status = "partially_filled" if order.filled_qty else "new"
+                order.status = _working_status(order)
             order.touch(self._floor.now)
             self._floor.changes += 1
             self._floor.tell("order_replace_rejected", order)
@@ -95,7 +95,7 @@ class Replacer:
             wanted.filled_at = order.filled_at
         else:
             wanted.qty = max(wanted.qty - order.filled_qty, Decimal(0))
-        wanted.shadow = False
+        wanted.shadow, wanted.waiting, wanted.elected = False, order.waiting, order.elected
         self._take_place(order, wanted)
         order.replaced_by = wanted.id
         self._floor.end([order], "replaced")
@@ -103,12 +103,12 @@ class Replacer:
         if wanted.remaining <= 0:
             self._floor.end([wanted], "canceled")
             return
-        held = wanted.status == "held"
         wanted.touch(self._floor.now)
         if order.routed:
             self._floor.rest(wanted)
-        if not held:
-            self._floor.set_status(wanted, "partially_filled" if wanted.filled_qty else "new")
+        status = _working_status(wanted)
+        if status != wanted.status:
+            self._floor.set_status(wanted, status)
         if order.routed and self._floor.in_session:
             self._floor.arrive(wanted)
 
@@ -226,3 +226,11 @@ class Replacer:
         twin = order.sibling
         if twin is not None:
             twin.sibling, wanted.sibling, order.sibling = wanted, twin, None
+
+
+def _working_status(order: SimOrder) -> str:
+    """Of an order at the venue. An exit whose entry is not filled is held, and so is the stop of a pair."""
+    twin = order.sibling
+    if order.waiting or (order.is_stop and twin is not None and twin.is_open):
+        return "held"
+    return "partially_filled" if order.filled_qty else "new"

@@ -111,7 +111,7 @@ class SimOrder:
         twin = self.sibling
         if self.stop_price is not None and twin is not None and twin.is_open:
             return Decimal(0)
-        return self.remaining if self.successor is None else max(self.remaining, self.successor.remaining)
+        return self.remaining if self.successor is None else max(self.remaining, self._rest_as_replaced)
 
     @property
     def reserved_cash(self) -> Decimal:
@@ -119,7 +119,13 @@ class SimOrder:
         if not self.opens or self.shadow or not self.is_open:
             return Decimal(0)
         mine, next_one = self.remaining * self.reserve_price, self.successor
-        return mine if next_one is None else max(mine, next_one.remaining * next_one.reserve_price)
+        return mine if next_one is None else max(mine, self._rest_as_replaced * next_one.reserve_price)
+
+    @property
+    def _rest_as_replaced(self) -> Decimal:
+        """What the pending replacement leaves to fill: it counts this order's fills."""
+        assert self.successor is not None
+        return max(self.successor.qty - self.filled_qty, Decimal(0))
 
     @property
     def intent(self) -> str:

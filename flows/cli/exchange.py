@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -13,6 +14,7 @@ from desk.errors import BadInput
 
 if TYPE_CHECKING:
     from desk.exchange.market import Market
+    from desk.exchange.options import ExchangeOptions
 
 __all__ = ["exchange"]
 
@@ -31,9 +33,14 @@ def serve(
     cash: Annotated[str, typer.Option(help="USD in the account.")] = "100000",
     speed: Annotated[float, typer.Option(help="Virtual seconds per second; 0: the clock stands still.")] = 0.0,
     host: Annotated[str, typer.Option(help="Address to listen on. The admin API asks for no keys.")] = "127.0.0.1",
+    option: Annotated[
+        list[str] | None, typer.Option(help="A choice of the simulation, NAME=VALUE, as shorting=true; repeatable.")
+    ] = None,
 ) -> None:
-    """Serve it until Ctrl-C. The clock stands still unless advanced (POST /admin/clock) or --speed lets it run."""
+    """Serve it until Ctrl-C. The clock stands still unless advanced (POST /admin/clock) or --speed lets it run.
+    Faults are set with POST /admin/faults."""
     began = read_now(now)
+    options = read_options(option or [])
     accepted = read_keys(keys)
     funds = read_cash(cash)
     if not 0 <= port <= 65535:
@@ -52,9 +59,9 @@ def serve(
     market = synthetic_market(seed, began, symbols or 500) if bars is None else recorded_market(bars, seed)
     within_market(began, market)
     if accepted is None:
-        simulated = Exchange(market, began, cash=funds)
+        simulated = Exchange(market, began, cash=funds, options=options)
     else:
-        simulated = Exchange(market, began, cash=funds, keys=accepted)
+        simulated = Exchange(market, began, cash=funds, keys=accepted, options=options)
     server = ExchangeServer(simulated, host=host, port=port, speed=speed)
 
     def ready() -> None:
@@ -92,6 +99,28 @@ def read_cash(text: str) -> Decimal:
     if not cash.is_finite() or cash < 0:
         raise BadInput(f"--cash {text}: give USD from 0")
     return cash
+
+
+def read_options(texts: list[str]) -> ExchangeOptions:
+    """NAME=VALUE each. Raises BadInput naming the options there are, or the values one may have."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from desk.exchange.options import ExchangeOptions
+
+    known = {field.name for field in fields(ExchangeOptions)}
+    chosen: dict[str, str | int | None] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in known:
+            raise BadInput(f"--option {text}: NAME=VALUE with one of {', '.join(sorted(known))} is needed")
+        chosen[name] = None if value == "none" else int(value) if value.isdecimal() else value
+    try:
+        return TypeAdapter(ExchangeOptions).validate_python(chosen)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if not first["loc"]:
+            raise BadInput(f"--option {first['msg'].removeprefix('Value error, ')}") from error
+        raise BadInput(f"--option {first['loc'][0]}={first['input']}: {first['msg'].lower()}") from error
 
 
 def synthetic_market(seed: int, now: datetime, symbols: int) -> Market:

@@ -65,6 +65,20 @@ def test_the_real_sdk_trades_and_reads_data_at_the_printed_address() -> None:
     assert snapshots["SYNAA"].latest_trade.price == snapshots["SYNAA"].daily_bar.close
 
 
+def test_choices_of_the_simulation_are_made_by_name() -> None:
+    options = ["--option", "shorting=true", "--option", "submitted_status=accepted"]
+    with served("--port", "0", *SMALL, *options) as (_, _, url):
+        keys = {"APCA-API-KEY-ID": "SIMULATED", "APCA-API-SECRET-KEY": "simulated-secret"}
+        order = {"symbol": "SYNAA", "qty": 1, "side": "sell", "type": "market", "time_in_force": "day"}
+        answer = requests.post(f"{url}/v2/orders", json=order, headers=keys, timeout=WAIT_S)
+
+    assert (answer.status_code, answer.json()["status"], answer.json()["position_intent"]) == (
+        200,
+        "accepted",
+        "sell_to_open",
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_exit_code_zero(number: signal.Signals) -> None:
     with served("--port", "0", *SMALL) as (process, _, url), requests.Session() as session:
@@ -100,6 +114,10 @@ def test_a_recorded_file_is_served_and_named() -> None:
     ("arguments", "message"),
     [
         (["--port", "0", "--now", NOW], "neither is given; choose one market"),
+        (["--port", "0", *SMALL, "--option", "shortin=true"], "NAME=VALUE with one of auction_and_immediate_orders, "),
+        (["--port", "0", *SMALL, "--option", "shorting"], "NAME=VALUE with one of"),
+        (["--port", "0", *SMALL, "--option", "shorting=perhaps"], "should be a valid boolean"),
+        (["--port", "0", *SMALL, "--option", "cancel_latency_s=-1"], "cancel_latency_s -1.0 is below 0"),
         (["--port", "0", *SMALL, "--bars", "x.parquet"], "both are given; choose one market"),
         (["--port", "0", "--bars", "x.parquet", "--symbols", "5", "--now", NOW], "--symbols: it belongs to"),
         (["--port", "0", "--bars", "x.parquet", "--now", NOW], "x.parquet: does not exist"),

@@ -129,6 +129,26 @@ def test_faults_are_cleared_one_by_one_or_all() -> None:
     assert not desk.exchange.faults.at_gateway
 
 
+def test_while_no_fault_is_set_nobody_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way of an order looks at flags alone."""
+    desk = caller(flat())
+    troubled(desk, "latency")
+    desk.call("DELETE", "/admin/faults")
+    heard = told(desk)
+
+    def asked(*_: Any, **__: Any) -> None:
+        raise AssertionError("a fault was asked for")
+
+    monkeypatch.setattr(desk.exchange.faults, "fires", asked)
+    monkeypatch.setattr("desk.exchange.gateway.troubled", asked)
+    order = desk.bracket("ACME", 5, target=110, stop=90)
+    desk.call("PATCH", f"/v2/orders/{desk.seen(order)['legs'][0]['id']}", body={"limit_price": 111})
+    desk.call("DELETE", "/v2/positions", {"cancel_orders": True})
+    desk.exchange.set_clock(at("10:00", TUESDAY))
+
+    assert desk.position("ACME") is None and len(heard) > 8
+
+
 def test_a_fault_fires_at_its_nth_calls_only() -> None:
     desk = caller(flat())
     troubled(desk, "burst_5xx", nth=[2, 4], length=1, operation="clock")

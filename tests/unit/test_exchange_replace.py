@@ -271,3 +271,36 @@ def test_cancelling_the_pending_replacement_leaves_the_order_as_it_was() -> None
     desk.exchange.advance(10)
 
     assert (desk.seen(order)["status"], desk.seen(new)["status"]) == ("new", "canceled")
+
+
+def test_an_exit_replaced_before_its_entry_fills_goes_to_work_with_it() -> None:
+    script = {"ACME": {at("09:30"): 100.0, at("10:01"): 94.0, at("10:05"): 108.0}}
+    desk = caller(script, options=ExchangeOptions(replace_latency_s=90))
+    entry = desk.bracket("ACME", 5, target=110, stop=85, **LIMIT | {"limit_price": 95})
+    target, _ = desk.seen(entry)["legs"]
+
+    _, new = replaced(desk, target, limit_price=107)
+    desk.exchange.advance(100)
+    assert [leg["status"] for leg in desk.seen(entry)["legs"]] == ["new", "held"]
+    assert desk.position("ACME")["qty_available"] == "0"
+    desk.exchange.advance(300)
+
+    assert desk.seen(new)["filled_avg_price"] == "107"
+    assert desk.position("ACME") is None
+
+
+def test_the_pending_replacement_of_a_stop_shrinks_with_its_part_filled_target() -> None:
+    script = {"ACME": {at("09:30"): 100.0, at("10:01"): 112.0, at("10:02"): 90.0}}
+    desk = caller(script, options=ExchangeOptions(replace_latency_s=90))
+    bracket = desk.bracket("ACME", 10, target=110, stop=85)
+    desk.call("POST", "/admin/faults", body={"fault": "partial_stall", "fraction": 0.3})
+    _, stop = desk.seen(bracket)["legs"]
+
+    _, new = replaced(desk, stop, stop_price=95)
+    desk.exchange.advance(60)
+    assert desk.position("ACME")["qty"] == "7"
+    desk.call("DELETE", "/admin/faults")
+    desk.exchange.advance(60)
+
+    assert (desk.seen(new)["qty"], desk.seen(new)["status"]) == ("7", "filled")
+    assert desk.position("ACME") is None
