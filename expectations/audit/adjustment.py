@@ -15,7 +15,7 @@ _RATIOS = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 15.0, 20.0, 25.0, 
 SPLIT_LOGS = np.sort(np.concatenate([np.log(_RATIOS), -np.log(_RATIOS)]))
 
 _MISMATCH_MIN = 0.02  # of the price: vendors' formulas for one dividend differ by less
-_STEP_MIN = 0.05  # an ordinary dividend is below it, and below it the market's own noise hides a mistake
+_STEP_MIN = 0.04  # an ordinary dividend is below it, and below it the market's own noise hides a mistake
 _SCORE_EXPLAINED_MIN = 3.0  # few steps are this large, and the better explanation has to fit as well
 _FIT_MAX = 0.35  # of the move may remain under the better explanation
 _SCORE_UNEXPLAINED_MIN = 8.0
@@ -62,7 +62,7 @@ def factor_at_odds(panel: Panel, moves: Moves) -> list[Finding]:
 
 
 def disputed_steps(panel: Panel, moves: Moves) -> list[Finding]:
-    """Adjustments of at least 5 % whose adjusted return is improbable.
+    """Adjustments of at least 4 % whose adjusted return is improbable.
 
     Explained: beyond 3 sigma, and leaving out the split, the dividend or both leaves at most 35 % of the move: the
     price never made the step (applied twice, early, or not paid). Unexplained: beyond 8 sigma and 15 %, and no volume
