@@ -27,7 +27,7 @@ from desk.exchange.journal import Journal, Listener
 from desk.exchange.market import Market, Tick
 from desk.exchange.options import ExchangeOptions
 from desk.exchange.quotes import Quotes
-from desk.exchange.ratelimit import RateLimit
+from desk.exchange.ratelimit import MinuteLimit
 from desk.exchange.resting import Tape
 from desk.exchange.simorder import SimOrder
 from desk.exchange.timetable import Boundary, Timetable
@@ -60,7 +60,7 @@ class Clockwork:
         self.assets = AssetBook(market.listings())
         self.journal = Journal(self.account_number)
         self.rate_limits = {
-            name: RateLimit(limit, wall_s=lambda: self._now_s)
+            name: MinuteLimit(limit, lambda: self._now_s)
             for name, limit in (
                 ("trading", self.options.rate_limit_per_minute),
                 ("data", self.options.data_rate_limit_per_minute),

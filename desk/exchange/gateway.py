@@ -5,7 +5,8 @@ from __future__ import annotations
 import hmac
 import json
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qsl
@@ -13,7 +14,7 @@ from urllib.parse import parse_qsl
 import orjson
 
 from desk.exchange.exchange import Exchange
-from desk.exchange.ratelimit import RateLimit
+from desk.exchange.ratelimit import MinuteLimit
 from desk.exchange.routes import ROUTES
 from desk.exchange.routing import ApiError, Body, Params, Route
 from desk.exchange.wirefaults import Answer, Call, troubled
@@ -23,6 +24,13 @@ __all__ = ["Answer", "Gateway", "RateLimit"]
 _NO_KEYS = b"<html>\r\n<head><title>401 Authorization Required</title></head>\r\n<body></body>\r\n</html>\r\n"
 _TRADING = ("/v2/account", "/v2/orders", "/v2/positions", "/v2/assets", "/v2/clock", "/v2/calendar")
 _JSON = "application/json; charset=UTF-8"
+
+
+class RateLimit(MinuteLimit):
+    """So many requests in each minute of the wall clock."""
+
+    def __init__(self, per_minute: int, *, wall_s: Callable[[], float] = time.time) -> None:
+        super().__init__(per_minute, wall_s)
 
 
 class Gateway:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
-__all__ = ["RateLimit"]
+__all__ = ["MinuteLimit"]
 
 
-class RateLimit:
-    """So many requests in each minute of a clock; the wall's unless another is given."""
+class MinuteLimit:
+    """So many requests in each minute of a clock."""
 
-    def __init__(self, per_minute: int, *, wall_s: Callable[[], float] = time.time) -> None:
+    def __init__(self, per_minute: int, now_s: Callable[[], float]) -> None:
+        """now_s: the clock, epoch seconds."""
         self._limit = per_minute
-        self._wall_s = wall_s
+        self._now_s = now_s
         self._minute = -1
         self._used = 0
 
     def take(self) -> tuple[bool, dict[str, str]]:
         """Whether the request may pass, and the headers that say how many are left."""
-        minute = int(self._wall_s() // 60)
+        minute = int(self._now_s() // 60)
         if minute != self._minute:
             self._minute, self._used = minute, 0
         self._used += 1

@@ -382,6 +382,28 @@ def test_what_remains_of_a_day_order_may_end_as_cancelled() -> None:
     assert (status(desk, order), desk.seen(order)["expired_at"]) == ("canceled", None)
 
 
+@pytest.mark.parametrize("answered", ["pending_new", "accepted"])
+def test_a_new_order_is_answered_with_the_chosen_status(answered: Any) -> None:
+    desk = caller(flat(), options=ExchangeOptions(submitted_status=answered))
+
+    order = desk.buy("ACME", 1)
+
+    assert (order["status"], status(desk, order)) == (answered, "filled")
+
+
+@pytest.mark.parametrize("market_too", [True, False])
+def test_exits_of_a_limit_entry_may_be_checked_against_the_market_as_well(market_too: bool) -> None:
+    """The stop is below the limit of 95, but above what the market allows."""
+    desk = caller(flat(price=90.0), options=ExchangeOptions(bracket_base_includes_market=market_too))
+    exits = {"take_profit": {"limit_price": 110}, "stop_loss": {"stop_price": 92}}
+
+    answer = desk.order("ACME", 1, type="limit", limit_price=95, order_class="bracket", **exits)
+
+    assert answer[0] == (422 if market_too else 200)
+    if market_too:
+        assert answer[1]["base_price"] == "90"
+
+
 def test_a_repeated_cancel_is_refused_or_accepted_as_chosen() -> None:
     strict, lenient = caller(flat()), caller(flat(), options=ExchangeOptions(repeated_cancel="accept"))
     for desk, answer in ((strict, 422), (lenient, 204)):
