@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -63,6 +64,11 @@ class Audit:
     @property
     def notes(self) -> tuple[Finding, ...]:
         return tuple(each for each in self.findings if not each.is_flag)
+
+    @property
+    def weaker(self) -> tuple[Finding, ...]:
+        """Suspects that are notes only because stronger ones use up the alarm rate."""
+        return tuple(each for each in self.notes if math.isfinite(each.strength))
 
     @property
     def flags_per_100k(self) -> float:

@@ -58,6 +58,8 @@ def audit(
 
 
 def _document(file: Path, found: Audit, comparison: Comparison | None) -> dict[str, object]:
+    from expectations.audit.report import FLAGS_PER_100K_MAX
+
     return {
         "file": str(file),
         "bars": "daily" if found.is_daily else "intraday",
@@ -67,6 +69,8 @@ def _document(file: Path, found: Audit, comparison: Comparison | None) -> dict[s
         "last": found.last,
         "flags": len(found.flags),
         "flags_per_100k_rows": round(found.flags_per_100k, 3),
+        "flags_per_100k_rows_max": FLAGS_PER_100K_MAX,
+        "weaker_suspects_among_the_notes": len(found.weaker),
         "findings": [_finding(each) for each in found.flags],
         "notes": [_finding(each) for each in found.notes],
         "known": None if comparison is None else _compared(comparison),

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from expectations.audit.finding import Finding, Grade, Kind
 from expectations.audit.known import Comparison, Known
-from expectations.audit.report import Audit
+from expectations.audit.report import FLAGS_PER_100K_MAX, Audit
 
 __all__ = ["audit_view"]
 
@@ -30,6 +30,11 @@ def audit_view(file: Path, audit: Audit, comparison: Comparison | None) -> Itera
         f"{len(audit.flags):,} flags, {audit.flags_per_100k:.2f} per 100,000 rows · "
         f"{counts[Grade.CRITICAL]:,} critical, {counts[Grade.WARNING]:,} warning · {counts[Grade.NOTE]:,} notes"
     )
+    if audit.weaker:
+        yield (
+            f"[dim]{len(audit.weaker):,} weaker suspects are notes: the strongest are flagged, up to "
+            f"{FLAGS_PER_100K_MAX:g} flags per 100,000 rows[/]"
+        )
     if audit.findings:
         yield _findings(audit.findings)
     if comparison is not None:

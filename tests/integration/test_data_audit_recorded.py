@@ -138,7 +138,8 @@ def test_the_command_gives_a_document() -> None:
     document = orjson.loads(done.output)
     assert done.exit_code == 0
     assert (document["rows"], document["symbols"], document["first"]) == (326_465, 281, "2011-01-03")
-    assert document["flags"] == len(document["findings"])
+    assert document["flags"] == len(document["findings"]) == 16
+    assert (document["flags_per_100k_rows_max"], document["weaker_suspects_among_the_notes"]) == (5.0, 10)
     assert document["known"]["by_kind"]["thin_date"] == {"found": 11, "listed": 11}
     assert {"kind", "severity", "symbol", "date", "last", "rows", "strength", "evidence"} == set(document["notes"][0])
 

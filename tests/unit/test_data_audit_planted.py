@@ -281,7 +281,7 @@ def test_the_weaker_suspects_of_many_become_notes() -> None:
 
     wicks = [each for each in audit.findings if each.kind is Kind.EXTREME_WICK]
     weakest_flag = min(each.strength for each in wicks if each.is_flag)
-    assert len(wicks) == 6 and len(audit.flags) == 3
+    assert len(wicks) == 6 and len(audit.flags) == 3 and len(audit.weaker) == 3
     assert all(each.strength <= weakest_flag for each in wicks if not each.is_flag)
 
 
