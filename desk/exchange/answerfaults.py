@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from desk.exchange.account import Holding
 from desk.exchange.amounts import plain, rfc3339
 from desk.exchange.faultlist import FAULTS
+from desk.exchange.positions_api import position_document
 from desk.exchange.routing import ApiError
 from desk.exchange.simorder import TERMINAL
 from desk.market import NEW_YORK
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from desk.exchange.faults import Armed
     from desk.exchange.wirefaults import Call
 
-__all__ = ["distorted"]
+__all__ = ["distorted", "still_there"]
 
 Change = Callable[["Exchange", "Armed", Any], Any]
 
@@ -53,12 +55,39 @@ def _recent(exchange: Exchange, lag_s: float, key: str) -> dict[str, Decimal]:
 
 
 def _positions(exchange: Exchange, fired: Armed, answer: Any) -> Any:
-    """A position that is new is not there yet, one that changed has its former quantity. One that has gone altogether
-    stays gone: there is nothing left to write it from."""
+    """A position that is new is not there yet, one that changed has its former quantity, one that was closed is still
+    there."""
     recent = _recent(exchange, fired["lag_s"], "symbol")
     if isinstance(answer, dict):
         return _former(answer, recent)
-    return [row for row in (_former(row, recent) for row in answer) if Decimal(row["qty"])]
+    shown = {row["symbol"]: row for row in (_former(row, recent) for row in answer) if Decimal(row["qty"])}
+    for symbol in recent.keys() - {row["symbol"] for row in answer}:
+        row = _closed(exchange, symbol, recent)
+        if row is not None:
+            shown[symbol] = row
+    return [row for _, row in sorted(shown.items())]
+
+
+def still_there(exchange: Exchange, operation: str, symbols: Collection[str]) -> bytes | None:
+    """What a lagging read of a single position answers where there is none any more."""
+    if operation != "one_position" or not exchange.faults.has("position_lag"):
+        return None
+    fired = exchange.faults.fires("position_lag", operation, symbols)
+    if fired is None:
+        return None
+    recent = _recent(exchange, fired["lag_s"], "symbol")
+    rows = (_closed(exchange, symbol, recent) for symbol in symbols)
+    return next((orjson.dumps(row) for row in rows if row is not None), None)
+
+
+def _closed(exchange: Exchange, symbol: str, recent: dict[str, Decimal]) -> dict[str, Any] | None:
+    """A position that the recent fills have closed, as it was; its entry price is taken from the present one."""
+    asset, qty = exchange.asset(symbol), -recent.get(symbol, Decimal(0))
+    if asset is None or not qty:
+        return None
+    price = exchange.price(symbol) or Decimal(1)
+    row = position_document(exchange, Holding(symbol, asset.asset_id, qty, price))
+    return row | {"qty_available": plain(qty)}
 
 
 def _former(row: dict[str, Any], recent: dict[str, Decimal]) -> dict[str, Any]:

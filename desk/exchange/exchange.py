@@ -114,6 +114,8 @@ class Exchange(Clockwork):
         with self:
             wanted = self._replacer.ask(order, read_change(body))
             answer = wanted.nested_json()
+            if wanted.extended_hours:
+                self._plan_extended_hours(wanted)
             if self.options.replace_latency_s and self.session is not None:
                 self._later(self.options.replace_latency_s, self._replacer.finish, wanted)
             else:

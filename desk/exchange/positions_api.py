@@ -16,7 +16,7 @@ from desk.exchange.routing import ApiError, Body, Params, Query, Reply, Route
 if TYPE_CHECKING:
     from desk.exchange.exchange import Exchange
 
-__all__ = ["POSITION_ROUTES"]
+__all__ = ["POSITION_ROUTES", "position_document"]
 
 NOT_FOUND = 40410000
 _SHARE_STEP = Decimal("0.000000001")
@@ -27,11 +27,11 @@ def positions(exchange: Exchange, params: Params, query: Query, body: Body | Non
 
 
 def _positions(exchange: Exchange) -> list[dict[str, Any]]:
-    return [_position(exchange, holding) for _, holding in sorted(exchange.account.holdings.items())]
+    return [position_document(exchange, holding) for _, holding in sorted(exchange.account.holdings.items())]
 
 
 def one_position(exchange: Exchange, params: Params, query: Query, body: Body | None) -> Reply:
-    return 200, _position(exchange, _held(exchange, params["symbol_or_id"]))
+    return 200, position_document(exchange, _held(exchange, params["symbol_or_id"]))
 
 
 def close_position(exchange: Exchange, params: Params, query: Query, body: Body | None) -> Reply:
@@ -86,7 +86,7 @@ def _held(exchange: Exchange, symbol_or_id: str) -> Holding:
     return holding
 
 
-def _position(exchange: Exchange, holding: Holding) -> dict[str, Any]:
+def position_document(exchange: Exchange, holding: Holding) -> dict[str, Any]:
     """Gains are against the average entry price, intraday gains against the last close (or the entry price, when
     the symbol had no close yet). Amounts of a short position are negative."""
     qty, entry, symbol = holding.qty, holding.avg_price, holding.symbol

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from desk.exchange.answerfaults import distorted
+from desk.exchange.answerfaults import distorted, still_there
 from desk.exchange.routing import ApiError, Body, Params
 from desk.exchange.worldfaults import happen
 
@@ -89,6 +89,11 @@ def troubled(exchange: Exchange, call: Call, shown: dict[str, str], process: Cal
                 answer = answer._replace(content=distorted(exchange, call, answer.content, symbols))
         except ApiError as hidden:
             answer = _json(hidden.status, shown, hidden.body)
+    if answer.status == 404:
+        with exchange:
+            lagging = still_there(exchange, call.operation, symbols)
+        if lagging is not None:
+            answer = Answer(200, {**shown, "Content-Type": _JSON}, lagging)
     answer = _garbled(fires, shown, answer)
     return _after(fires, shown, answer)
 

@@ -379,6 +379,22 @@ def test_positions_may_lag_behind_their_fills() -> None:
     assert [(one["symbol"], one["qty"]) for one in desk.get("/v2/positions")] == [("ACME", "7"), ("BETA", "5")]
 
 
+def test_a_position_that_was_closed_may_still_be_there() -> None:
+    desk = caller(flat())
+    desk.buy("ACME", 4)
+    desk.exchange.advance(60)
+    troubled(desk, "position_lag", lag_s=10)
+    desk.sell("ACME", 4)
+
+    assert [(one["symbol"], one["qty"]) for one in desk.get("/v2/positions")] == [("ACME", "4")]
+    assert desk.position("ACME")["qty"] == "4"
+    assert desk.order("ACME", 4, "sell")[0] == 403
+    desk.exchange.advance(10)
+
+    assert desk.get("/v2/positions") == []
+    assert desk.position("ACME") is None
+
+
 def test_orders_may_lag_behind_and_a_new_one_is_not_found() -> None:
     desk = caller({"ACME": {at("09:30"): 100.0, at("10:02"): 89.0}})
     old = desk.buy("ACME", 4, **LIMIT)

@@ -304,3 +304,15 @@ def test_the_pending_replacement_of_a_stop_shrinks_with_its_part_filled_target()
 
     assert (desk.seen(new)["qty"], desk.seen(new)["status"]) == ("7", "filled")
     assert desk.position("ACME") is None
+
+
+def test_a_replaced_extended_hours_order_still_ends_with_its_day() -> None:
+    desk = caller(flat())
+    order = desk.buy("ACME", 5, **LIMIT, extended_hours=True)
+
+    _, new = replaced(desk, order, limit_price=91)
+    desk.exchange.set_clock(at("19:59"))
+    assert desk.seen(new)["status"] == "new"
+    desk.exchange.set_clock(at("20:00"))
+
+    assert desk.seen(new)["status"] == "expired"
