@@ -6,9 +6,11 @@ A crash between two of these is found by the next run and resolved by looking th
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from decimal import Decimal
+
+from sqlalchemy import Connection
 
 from desk.controls import Verdict
 from desk.errors import Ambiguous, Halt, Refused, Transient
@@ -17,19 +19,13 @@ from desk.ledger.engine import Ledger, xact_lock
 from desk.ledger.orders import LedgerOrder, live_orders, move, order_of, orders_of_trade, record_order, record_verdicts
 from desk.ledger.records import Severity, TradingState
 from desk.ledger.trades import Trade
-from desk.ledger.trading_state import set_state
-from desk.orders import (
-    BrokerOrder,
-    Leg,
-    OrderClass,
-    OrderState,
-    OrderType,
-    Side,
-    TimeInForce,
-    client_order_id,
-)
+from desk.ledger.trading_state import current_state, set_state
+from desk.orders import BrokerOrder, Leg, OrderState
+from desk.own_orders import closing_order, mismatch
 from desk.ports import Broker, Waiter
 from desk.reconcile import Books, Reconciler, adopt
+from desk.strategy import Controls
+from desk.tripping import trip, trip_on_rejects
 
 __all__ = ["OrderDesk"]
 
@@ -41,27 +37,37 @@ _QUICK_PAUSE_S = 1.0
 _ABSENT_S = 60.0
 _IN_FLIGHT_AT_MOST = timedelta(seconds=20)  # longer than connect and read timeouts: whoever was sending is gone
 _CANCEL_POLLS_MAX = 30
-_EXIT_GOOD_FOR = timedelta(days=1)
 
 
 class OrderDesk:
     """Sends, resolves, follows and closes orders of one account, one at a time: callers hold the stage's lock."""
 
-    def __init__(self, *, ledger: Ledger, broker: Broker, waiter: Waiter, account: str, reconciler: Reconciler) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        broker: Broker,
+        waiter: Waiter,
+        account: str,
+        reconciler: Reconciler,
+        limits: Callable[[], Controls],
+    ) -> None:
         self._ledger = ledger
         self._broker = broker
         self._waiter = waiter
         self._account = account
         self._reconciler = reconciler
+        self._limits = limits
         self._absent: dict[str, list[datetime]] = {}  # when the broker said it has no such order
 
     def reconcile(self, now: datetime | None = None) -> Books:
         """Ledger and broker brought together. `now`: the broker's time, when it was read a moment ago."""
         return self._reconciler.reconcile(now or self._now())
 
-    def reserve(self, order: LedgerOrder, verdicts: Collection[Verdict]) -> bool:
+    def reserve(self, order: LedgerOrder, verdicts: Collection[Verdict], *, reference: Decimal | None = None) -> bool:
         """Step 1: the intent and the controls' verdicts, committed before anything is sent.
 
+        `reference`: the price in USD the order is made at, to tell later how far its fills slipped.
         Returns whether the order may be sent now: a denied one is recorded as denied, a known one is left to `resolve`.
         """
         with self._ledger.transaction() as connection:
@@ -76,9 +82,20 @@ class OrderDesk:
                 symbol=order.symbol,
                 verdicts=verdicts,
             )
-            if not is_first or not all(verdict.allowed for verdict in verdicts):
+            if not is_first:
                 return False  # a denial stands: judged again later, it would be another decision
-            return record_order(connection, account=self._account, order=order, detail={"reason": order.reason})
+            if not all(verdict.allowed for verdict in verdicts):
+                trip(
+                    connection,
+                    account=self._account,
+                    verdicts=verdicts,
+                    session=order.session,
+                    symbol=order.symbol,
+                    at=order.created_at,
+                )
+                return False
+            detail = {"reason": order.reason} | ({} if reference is None else {"reference": str(reference)})
+            return record_order(connection, account=self._account, order=order, detail=detail)
 
     def send(self, order_id: str) -> None:
         """Steps 2 to 4 for a reserved order; nothing for one in any other state."""
@@ -133,9 +150,10 @@ class OrderDesk:
                 self._broker.cancel(order.broker_order_id)
         return self.settle(wanted, within_s=_CANCEL_POLLS_MAX)
 
-    def close(self, trade: Trade, reason: str) -> Decimal:
+    def close(self, trade: Trade, reason: str, *, reference: Decimal | None = None) -> Decimal:
         """Close a trade by an order of our own: exit legs cancelled, position read again, exactly the rest sold.
 
+        `reference`: the bid this is decided at.
         Returns the shares asked to be sold: 0 when a leg or another exit was faster. Raises Transient when the legs
         could not be ended in time: the next cycle tries again.
         """
@@ -152,7 +170,7 @@ class OrderDesk:
         quantity = min(rest.remaining, position.available)
         if quantity <= 0:
             return Decimal(0)
-        self._send_new(self._order(trade, Leg.EXIT, len(exits), quantity, reason))
+        self._send_new(self._made(trade, Leg.EXIT, len(exits), quantity, reason), reference)
         return quantity
 
     def protect(self, trade: Trade) -> None:
@@ -160,7 +178,19 @@ class OrderDesk:
         protects = [order for order in self._of(trade) if order.leg is Leg.PROTECT]
         if any(order.is_live for order in protects):
             return
-        self._send_new(self._order(trade, Leg.PROTECT, len(protects), trade.remaining, "protection"))
+        self._send_new(self._made(trade, Leg.PROTECT, len(protects), trade.remaining, "protection"), None)
+
+    def stand_down(self) -> list[str]:
+        """Cancel every entry under way, whatever else happens; protective stops and exits stay. Returns the symbols.
+
+        What of an entry has filled until then is a trade, and gets a stop of its own like any other.
+        """
+        with self._ledger.transaction() as connection:
+            entries = [order for order in live_orders(connection, account=self._account) if order.leg is Leg.ENTRY]
+        at_broker = [order for order in entries if order.broker_order_id is not None]
+        if at_broker:  # one that is not proven to be there is cancelled once it is found; an unsent one is held back
+            self.cancel(at_broker)
+        return sorted({order.symbol for order in entries})
 
     # -- the pieces --
 
@@ -177,58 +207,26 @@ class OrderDesk:
                 symbol=trade.symbol,
             )
 
-    def _order(self, trade: Trade, leg: Leg, generation: int, quantity: Decimal, reason: str) -> LedgerOrder:
-        now = self._now()
-        is_oco = leg is Leg.PROTECT
-        return LedgerOrder(
-            client_order_id=client_order_id(
-                account=self._account,
-                strategy=trade.strategy,
-                session=trade.session,
-                decision=trade.symbol,
-                leg=leg,
-                generation=generation,
-            ),
-            parent_client_order_id=None,
-            session=trade.session,
-            strategy=trade.strategy,
-            strategy_version=trade.strategy_version,
-            symbol=trade.symbol,
-            leg=leg,
-            generation=generation,
-            side=Side.SELL,
-            order_type=OrderType.LIMIT if is_oco else OrderType.MARKET,
-            order_class=OrderClass.OCO if is_oco else OrderClass.SIMPLE,
-            time_in_force=TimeInForce.GTC if is_oco else TimeInForce.DAY,
-            quantity=quantity,
-            limit_price=trade.target_price.quantize(Decimal("0.01")) if is_oco else None,
-            stop_price=None,
-            take_profit_price=trade.target_price.quantize(Decimal("0.01")) if is_oco else None,
-            stop_loss_price=trade.stop_price.quantize(Decimal("0.01")) if is_oco else None,
-            reason=reason,
-            state=OrderState.RESERVED,
-            broker_order_id=None,
-            filled_quantity=Decimal(0),
-            filled_avg_price=None,
-            attempt=0,
-            not_after=now + _EXIT_GOOD_FOR,
-            created_at=now,
-            sent_at=None,
-            updated_at=now,
-        )
+    def _made(self, trade: Trade, leg: Leg, generation: int, quantity: Decimal, reason: str) -> LedgerOrder:
+        return closing_order(self._account, trade, leg, generation, quantity, reason, self._now())
 
-    def _send_new(self, order: LedgerOrder) -> None:
-        if self.reserve(order, ()):
+    def _send_new(self, order: LedgerOrder, reference: Decimal | None) -> None:
+        if self.reserve(order, (), reference=reference):
             self.send(order.client_order_id)
 
     def _begin_sending(self, order_id: str, *, only_from: Collection[OrderState]) -> bool:
-        """Step 2, compare-and-set. An order whose time has passed and that was never sent lapses instead."""
+        """Step 2, compare-and-set. What may not be sent any more, and never was, lapses instead.
+
+        That is an order whose time has passed, and an entry while trading is not active: a halt between its
+        reservation and this moment holds it back, a repetition of it too. Nothing else is ever held back here.
+        """
         now = self._now()
         with self._ledger.transaction() as connection:
             order = order_of(connection, account=self._account, client_order_id=order_id)
             if order is None:
                 raise RuntimeError(f"order {order_id}: not in the ledger; reserve it first")
-            if now > order.not_after:
+            why_not = self._held_back(connection, order, now)
+            if why_not is not None:
                 if order.state is OrderState.RESERVED:
                     move(
                         connection,
@@ -237,7 +235,7 @@ class OrderDesk:
                         to=OrderState.LAPSED,
                         only_from=(OrderState.RESERVED,),
                         at=now,
-                        detail={"never sent": f"its time ended at {order.not_after.isoformat()}"},
+                        detail={"never sent": why_not},
                     )
                 return False
             return move(
@@ -250,6 +248,14 @@ class OrderDesk:
                 detail={"attempt": order.attempt + 1},
                 values={"attempt": order.attempt + 1, "sent_at": now},
             )
+
+    def _held_back(self, connection: Connection, order: LedgerOrder, now: datetime) -> str | None:
+        if now > order.not_after:
+            return f"its time ended at {order.not_after.isoformat()}"
+        if order.leg is not Leg.ENTRY:
+            return None
+        held = current_state(connection, account=self._account)
+        return None if held.state is TradingState.ACTIVE else f"trading is {held.state.value}: {held.reason}"
 
     def _post(self, order_id: str) -> None:
         """Steps 3 and 4. Only a definitive refusal is a rejection; whatever else is not an answer is UNKNOWN."""
@@ -292,10 +298,12 @@ class OrderDesk:
                     session=order.session,
                     symbol=order.symbol,
                 )
+                if state is OrderState.REJECTED:
+                    trip_on_rejects(connection, account=self._account, limits=self._limits(), at=now)
 
     def _adopt(self, order: LedgerOrder, found: BrokerOrder) -> None:
         now = self._now()
-        wrong = _mismatch(order, found)
+        wrong = mismatch(order, found)
         with self._ledger.transaction() as connection:
             if wrong is None:
                 adopt(connection, account=self._account, known=order, found=found, at=now)
@@ -380,23 +388,3 @@ class OrderDesk:
 
 def _same(one: Trade, other: Trade) -> bool:
     return (one.strategy, one.session, one.symbol) == (other.strategy, other.session, other.symbol)
-
-
-def _mismatch(order: LedgerOrder, found: BrokerOrder) -> str | None:
-    """In what the broker's order is not the one we sent; None when it is."""
-    pairs = {
-        "symbol": (order.symbol, found.symbol),
-        "side": (order.side, found.side),
-        "quantity": (order.quantity, found.quantity),
-        "type": (order.order_type, found.order_type),
-        "limit price": (order.limit_price, found.limit_price),
-        "stop price": (order.stop_price, found.stop_price),
-    }
-    wrong = [
-        f"{name} {_said(ours)} here, {_said(theirs)} there" for name, (ours, theirs) in pairs.items() if ours != theirs
-    ]
-    return "; ".join(wrong) or None
-
-
-def _said(value: object) -> str:
-    return f"{value.normalize():f}" if isinstance(value, Decimal) else str(value)

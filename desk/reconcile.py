@@ -5,7 +5,7 @@ Only what the broker gives evidence for is healed. What it does not explain is a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -42,6 +42,8 @@ from desk.orders import (
 )
 from desk.portfolio import Fill, Position
 from desk.ports import Broker
+from desk.strategy import Controls
+from desk.tripping import trip_on_slippage
 
 __all__ = ["UNPROVEN", "Books", "Reconciler", "adopt", "ledger_state"]
 
@@ -157,11 +159,20 @@ def _adopt_leg(connection: Connection, account: str, parent: LedgerOrder, leg: B
 class Reconciler:
     """Reads the broker and brings the ledger up to it. Keep one per process: it remembers what it last saw."""
 
-    def __init__(self, *, ledger: Ledger, broker: Broker, account: str, hold_until: HoldingLimit) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        broker: Broker,
+        account: str,
+        hold_until: HoldingLimit,
+        limits: Callable[[], Controls],
+    ) -> None:
         self._ledger = ledger
         self._broker = broker
         self._account = account
         self._hold_until = hold_until
+        self._limits = limits
         self._trades: tuple[str, list[Trade]] | None = None  # with the stamp they were read under, as the orders
         self._orders: tuple[str, list[LedgerOrder]] | None = None
 
@@ -286,6 +297,7 @@ class Reconciler:
             reason=order.reason,
             at=now,
         )
+        trip_on_slippage(connection, account=self._account, limits=self._limits(), order=order, fill=fill, at=now)
 
     def _adopt_foreign(self, connection: Connection, fill: Fill, now: datetime) -> LedgerOrder | None:
         """A sell nobody here sent, of something we hold: somebody (or a delisting) closed it. The trade ends by it."""

@@ -29,7 +29,7 @@ class Universe(_Numbers):
 
 
 class Controls(_Numbers):
-    """Limits before an order. Fractions are of the account's equity."""
+    """Limits before an order (orders-and-liveness, section 3). Fractions are of the account's equity."""
 
     order_value_max_fraction: Decimal = Field(Decimal("0.05"), gt=0, le=1)
     order_value_max_usd: Decimal = Field(Decimal("5000"), gt=0)
@@ -40,6 +40,41 @@ class Controls(_Numbers):
     symbol_exposure_max_fraction: Decimal = Field(Decimal("0.10"), gt=0, le=1)
     entries_not_in_first_minutes: int = Field(5, ge=0, le=120)
     entries_not_in_last_minutes: int = Field(10, ge=0, le=120)
+    turnover_day_max_fraction: Decimal = Field(Decimal("1.5"), gt=0, le=20)  # bought and sold, entries under way too
+    messages_minute_max: int = Field(60, ge=1, le=199)  # orders sent, repeats included; the broker allows 200
+    messages_minute_symbol_max: int = Field(5, ge=1, le=199)
+    entries_symbol_day_max: int = Field(3, ge=1, le=100)
+    orders_day_max: int = Field(40, ge=1, le=10_000)
+    rejects_max: int = Field(5, ge=1, le=1000)  # this many within the window reduce
+    rejects_window_minutes: int = Field(10, ge=1, le=390)
+    data_age_max_minutes: int = Field(15, ge=1, le=60)  # since the gate passed on the very decisions
+    fallback_sessions_max: int = Field(2, ge=0, le=252)  # in a row, while there is a champion that should decide
+    loss_day_reducing_pct: Decimal = Field(Decimal("2"), gt=0, le=100)  # of the equity the day opened with
+    loss_day_halted_pct: Decimal = Field(Decimal("4"), gt=0, le=100)
+    drawdown_halted_pct: Decimal = Field(Decimal("10"), gt=0, le=100)  # from the highest equity a day opened with
+    slippage_alert_pct: Decimal = Field(Decimal("1"), gt=0, le=100)  # of a fill, against what its order was sent at
+    slippage_reducing_pct: Decimal = Field(Decimal("3"), gt=0, le=100)
+
+    @model_validator(mode="after")
+    def _limits_agree(self) -> Self:
+        """A limit that another one keeps from ever being reached is a mistake of whoever wrote it."""
+        pairs = (
+            ("order_value_max_fraction", "symbol_exposure_max_fraction"),
+            ("symbol_exposure_max_fraction", "gross_exposure_max_fraction"),
+            ("order_value_max_fraction", "turnover_day_max_fraction"),
+            ("messages_minute_symbol_max", "messages_minute_max"),
+            ("entries_symbol_day_max", "orders_day_max"),
+        )
+        for lower, upper in pairs:
+            if getattr(self, lower) > getattr(self, upper):
+                raise ValueError(f"{lower} {getattr(self, lower)} is above {upper} {getattr(self, upper)}")
+        for first, then in (
+            ("loss_day_reducing_pct", "loss_day_halted_pct"),
+            ("slippage_alert_pct", "slippage_reducing_pct"),
+        ):
+            if getattr(self, first) >= getattr(self, then):
+                raise ValueError(f"{first} {getattr(self, first)} is not below {then} {getattr(self, then)}")
+        return self
 
 
 class Strategy(_Numbers):
@@ -73,6 +108,11 @@ class Strategy(_Numbers):
             raise ValueError(
                 f"position_fraction {self.position_fraction} is above controls.symbol_exposure_max_fraction "
                 f"{self.controls.symbol_exposure_max_fraction}: every entry would be denied"
+            )
+        if self.entry_limit_pct >= self.controls.slippage_reducing_pct:
+            raise ValueError(
+                f"entry_limit_pct {self.entry_limit_pct} is not below controls.slippage_reducing_pct "
+                f"{self.controls.slippage_reducing_pct}: an entry filled within its limit would reduce trading"
             )
         return self
 

@@ -27,9 +27,10 @@ from desk.ledger import migrate
 from desk.ledger.closings import closings
 from desk.ledger.engine import Ledger, recreate_database
 from desk.ledger.facts import TradeFact
-from desk.ledger.records import Closing
+from desk.ledger.records import Closing, StateChange, TradingState
 from desk.ledger.telling import trade_facts
-from desk.market import Session, at_new_york
+from desk.ledger.trading_state import current_state, set_state, state_changes
+from desk.market import NEW_YORK, Session, at_new_york
 from desk.report.data import ReplayReport
 from desk.report.render import write_replay_report
 from desk.settings import BrokerKind, load_settings
@@ -43,6 +44,7 @@ __all__ = ["Replay", "Result", "folder_for", "plan", "run", "write_files"]
 
 _WAKES = "03:55"  # New York, five minutes before the first stage is due
 _FAILURES_SHOWN = 5
+_STAND_IN = "replay"  # resumes trading each morning
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +153,14 @@ def run(
             )
             with in_office(desk):
                 for session in replay.sessions:
+                    _resume(desk, session)
                     failures += rehearse(exchange, session).failures
                     if on_close is not None:
                         on_close(session, broker.account().equity)
         with ledger.transaction() as connection:
             closed = closings(connection, account=account)
             trades = trade_facts(connection, account=account)
+            states = state_changes(connection, account=account)
     finally:
         broker.close()
         market_data.close()
@@ -168,8 +172,26 @@ def run(
         closings=tuple(closed),
         trades=tuple(sorted(trades, key=lambda trade: (trade.entered_at, trade.symbol, trade.strategy))),
         failures=tuple(failures),
-        notes=tuple(_notes(replay.market.notes.sentences, closed, failures)),
+        notes=tuple(_notes(replay.market.notes.sentences, closed, failures, states)),
     )
+
+
+def _resume(desk: Office, session: Session) -> None:
+    """Stand in for the person who looks in the morning and lets trading go on: nobody is there to be asked.
+
+    Losses count from where they did: a drawdown that halted trading halts it again until it is made good.
+    """
+    with desk.ledger.transaction() as connection:
+        held = current_state(connection, account=desk.account)
+        if held.state is not TradingState.ACTIVE:
+            set_state(
+                connection,
+                account=desk.account,
+                state=TradingState.ACTIVE,
+                reason="a new session of a replay",
+                by=_STAND_IN,
+                at=at_new_york(session.day, _WAKES),
+            )
 
 
 @contextmanager
@@ -212,8 +234,14 @@ def write_files(result: Result, folder: Path) -> None:
     )
 
 
-def _notes(of_the_file: Sequence[str], closed: Sequence[Closing], failures: Sequence[str]) -> Iterator[str]:
+def _notes(
+    of_the_file: Sequence[str], closed: Sequence[Closing], failures: Sequence[str], states: Sequence[StateChange]
+) -> Iterator[str]:
     yield from of_the_file
+    for change in states:
+        if change.state is not TradingState.ACTIVE and change.at is not None:
+            day = change.at.astimezone(NEW_YORK).date()
+            yield f"{day}: {change.state.value} by {change.set_by}, resumed the next morning ({change.reason})"
     for closing in closed:
         for difference in closing.differences:
             yield f"{closing.session}: books closed with a difference, {difference}"

@@ -131,7 +131,7 @@ def write_decisions(inputs: Inputs, decided: Sequence[Decision]) -> None:
     """Gate, then commit all decisions of the session at once. The first set stands."""
     desk = office()
     today = Shift(stage="trading", day=inputs.session, started_at=inputs.now)
-    gate(
+    passed = gate(
         today,
         "decisions",
         decisions_frame(
@@ -156,6 +156,7 @@ def write_decisions(inputs: Inputs, decided: Sequence[Decision]) -> None:
                 equity=inputs.account.equity,
                 buying_power=inputs.account.buying_power,
                 decided_at=inputs.now,
+                gate_hash=passed.data_hash,
             ),
             decided=decided,
         )

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from desk.controls import Exposure, judge_entry
 from desk.decision import Action, Decision
 from desk.errors import Halt, Transient
+from desk.ledger.activity import activity
+from desk.ledger.anchors import anchors_of
 from desk.ledger.decisions import decision_set_of, decisions_of
 from desk.ledger.orders import LedgerOrder, live_orders
-from desk.ledger.records import DecisionSet
+from desk.ledger.records import DecisionSet, TradingState
 from desk.ledger.runs import run_of
 from desk.ledger.screenings import watchlist_of
 from desk.ledger.trades import Trade, open_trades
 from desk.ledger.trading_state import current_state
+from desk.losses import opening_equity
+from desk.market import Asset, Session
 from desk.orders import Leg, OrderClass, OrderState, OrderType, Side, TimeInForce, client_order_id
+from desk.portfolio import Account
 from desk.reconcile import Books
 from tasks.office import Office, office
 from tasks.step import step
@@ -77,10 +82,13 @@ def send_entries(session: date) -> list[str]:
         }
     not_after = expected.cutoff_at if expected is not None else decision_set.decided_at
     assets = {asset.symbol: asset for asset in desk.broker.assets()}
+    day = desk.session_of(session)
+    if day is None:
+        raise Halt(f"entries of {session}: it is no session in the broker's calendar")
     sent = []
     for decision in buys:
         order = _entry(desk, session, decision_set, decision, not_after)
-        _send(desk, order, volumes.get(decision.symbol, 0), assets.get(decision.symbol))
+        _send(desk, order, decision_set, volumes.get(decision.symbol, 0), assets.get(decision.symbol), day)
         sent.append(order.client_order_id)
     return sent
 
@@ -89,8 +97,12 @@ def send_entries(session: date) -> list[str]:
 def settle_entries(session: date, sent: list[str], sold: list[str]) -> Mapping[str, object]:
     """Follow the session's orders to their end; cancel what did not fill in time, protect what did in part."""
     desk = office()
+    with desk.ledger.transaction() as connection:
+        is_halted = current_state(connection, account=desk.account).state is TradingState.HALTED
+    if is_halted:
+        desk.orders.stand_down()
     desk.orders.resolve(patient=True)  # a lost answer is looked up now, not left to the next run
-    books = desk.orders.settle(_entries(desk, sent), within_s=_ENTRY_FILL_S)
+    books = desk.orders.settle(_entries(desk, sent), within_s=0.0 if is_halted else _ENTRY_FILL_S)
     open_entries = [order for order in books.orders if order.leg is Leg.ENTRY and order.client_order_id in sent]
     if open_entries:
         books = desk.orders.cancel([order for order in open_entries if order.state is not OrderState.UNKNOWN])
@@ -130,53 +142,67 @@ def _entries(desk: Office, sent: list[str]) -> list[str]:
     return sent + [order.client_order_id for order in exits]
 
 
-def _send(desk: Office, order: LedgerOrder, volume_20d: int, asset: object) -> None:
+def _send(
+    desk: Office, order: LedgerOrder, decided: DecisionSet, volume_20d: int, asset: Asset | None, day: Session
+) -> None:
     """Judge with what is true this moment, reserve, send."""
-    from desk.market import Asset
-
-    exposure = _exposure(desk)
+    account = desk.broker.account()
+    exposure = _exposure(desk, account)
     quote = desk.market_data.quotes([order.symbol]).get(order.symbol)
-    clock = desk.broker.clock()
-    session = desk.session_of(order.session)
-    if session is None:
-        raise Halt(f"order for {order.symbol}: {order.session} is no session in the broker's calendar")
+    now = desk.broker.clock().now
+    limits = desk.strategy.controls
+    with desk.ledger.transaction() as connection:
+        anchors = anchors_of(
+            connection, account=desk.account, session=order.session, opening=opening_equity(account), at=now
+        )
+        done = activity(
+            connection,
+            account=desk.account,
+            symbol=order.symbol,
+            day=order.session,
+            now=now,
+            rejects_window=timedelta(minutes=limits.rejects_window_minutes),
+            decided=decided,
+            anchors=anchors,
+        )
     verdicts = judge_entry(
         order.request,
         strategy=desk.strategy,
         exposure=exposure,
+        activity=done,
         quote=quote,
-        asset=asset if isinstance(asset, Asset) else None,
+        asset=asset,
         volume_20d=volume_20d,
-        session=session,
-        now=clock.now,
+        session=day,
+        now=now,
         not_after=order.not_after,
     )
-    if desk.orders.reserve(order, verdicts):
+    if desk.orders.reserve(order, verdicts, reference=None if quote is None else quote.mid):
         desk.orders.send(order.client_order_id)
 
 
-def _exposure(desk: Office) -> Exposure:
-    account = desk.broker.account()
+def _exposure(desk: Office, account: Account) -> Exposure:
+    held = {p.symbol: abs(p.market_value or p.quantity * p.avg_entry_price) for p in desk.broker.positions()}
     with desk.ledger.transaction() as connection:
         state = current_state(connection, account=desk.account)
         trades = open_trades(connection, account=desk.account)
-        entries = [order for order in live_orders(connection, account=desk.account) if order.leg is Leg.ENTRY]
-    under_way = sum((order.quantity * (order.limit_price or Decimal(0)) for order in entries), Decimal(0))
-    unsent = sum(
-        (
-            order.quantity * (order.limit_price or Decimal(0))
-            for order in entries
-            if order.state in (OrderState.RESERVED, OrderState.SENDING, OrderState.UNKNOWN)
-        ),
-        Decimal(0),
-    )
+        live = live_orders(connection, account=desk.account)
+    entries = [order for order in live if order.leg is Leg.ENTRY]
+    unsent = [o for o in entries if o.state in (OrderState.RESERVED, OrderState.SENDING, OrderState.UNKNOWN)]
     return Exposure(
         equity=account.equity,
-        buying_power=account.buying_power - unsent,
-        gross=account.long_market_value + under_way,
+        buying_power=account.buying_power - _at_full_size(unsent),
+        gross=account.long_market_value + _at_full_size(entries),
         symbols=frozenset({trade.symbol for trade in trades} | {order.symbol for order in entries}),
         trading_state=state.state.value,
+        selling=frozenset(order.symbol for order in live if order.side is Side.SELL),
+        held=held,
     )
+
+
+def _at_full_size(entries: list[LedgerOrder]) -> Decimal:
+    """USD, whatever of them has filled: what is not proven to have ended may still be bought."""
+    return sum((order.quantity * (order.limit_price or Decimal(0)) for order in entries), Decimal(0))
 
 
 def _entry(

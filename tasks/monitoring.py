@@ -14,8 +14,9 @@ from desk.errors import OnepathError
 from desk.exits import AT_BROKER, breached
 from desk.ledger.alerts import raise_alert
 from desk.ledger.monitor import last_cycle, record_cycle
-from desk.ledger.records import Exit, MonitorCycle, Severity, Verdict
+from desk.ledger.records import Exit, MonitorCycle, Severity, TradingState, Verdict
 from desk.ledger.trades import Trade, raise_high_water
+from desk.ledger.trading_state import current_state
 from desk.market import Quote
 from desk.orders import Leg, OrderState
 from desk.reconcile import Books
@@ -90,8 +91,13 @@ def _look(desk: Office, now: Shift, cycle: _Cycle) -> None:
     cycle.expected = len(books.positions)
     cycle.position_hash = _hash(books)
     cycle.errors += books.differences
-    if not books.trades:
-        return
+    if books.trades:
+        _watch(desk, now, books, cycle)
+    with cycle.apart("limits"):
+        _see_to_limits(desk, now, books, cycle)
+
+
+def _watch(desk: Office, now: Shift, books: Books, cycle: _Cycle) -> None:
     quotes = desk.market_data.quotes([trade.symbol for trade in books.trades])
     for trade in books.trades:
         quote = quotes.get(trade.symbol)
@@ -106,7 +112,7 @@ def _look(desk: Office, now: Shift, cycle: _Cycle) -> None:
         breach = breached(trade, quote.bid, strategy=strategy, session=now.open_session, now=cycle.at)
         if breach is not None:
             with cycle.apart(trade.symbol):
-                _act_on(desk, books, trade, breach, cycle)
+                _act_on(desk, books, trade, quote.bid, breach, cycle)
     _see_to_cover(desk, books, cycle)
 
 
@@ -118,13 +124,13 @@ def _unusable(trade: Trade, quote: Quote | None, cycle: _Cycle) -> str | None:
     return quote.unusable(cycle.at, age_s_max=QUOTE_AGE_S_MAX)
 
 
-def _act_on(desk: Office, books: Books, trade: Trade, breach: str, cycle: _Cycle) -> None:
+def _act_on(desk: Office, books: Books, trade: Trade, bid: Decimal, breach: str, cycle: _Cycle) -> None:
     """Close it, unless a live leg at the broker is just about to: that one gets a minute."""
     is_covered = any(order.symbol == trade.symbol and order.leg in _COVERING for order in books.orders)
     if breach in AT_BROKER and is_covered and not _seen_before(desk, trade, breach):
         cycle.exits.append(Exit(trade.symbol, f"{breach}, left to the broker's leg"))
         return
-    sold = desk.orders.close(trade, breach)
+    sold = desk.orders.close(trade, breach, reference=bid)
     cycle.exits.append(Exit(trade.symbol, breach if sold else f"{breach}, already closing"))
     cycle.closed += 1
 
@@ -153,6 +159,17 @@ def _see_to_cover(desk: Office, books: Books, cycle: _Cycle) -> None:
         with cycle.apart(trade.symbol):
             desk.orders.protect(trade)
             cycle.errors.append(f"{trade.symbol}: no live stop at the broker; one was sent")
+
+
+def _see_to_limits(desk: Office, now: Shift, books: Books, cycle: _Cycle) -> None:
+    """The limits on losses; and no entry stays under way while trading is halted, whoever halted it."""
+    desk.losses.look(books.positions, session=now.day, limits=desk.strategy.controls, now=cycle.at)
+    if not any(order.leg is Leg.ENTRY for order in books.orders):
+        return
+    with desk.ledger.transaction() as connection:
+        held = current_state(connection, account=desk.account)
+    if held.state is TradingState.HALTED:
+        desk.orders.stand_down()
 
 
 def _hash(books: Books) -> str:

@@ -18,6 +18,7 @@ from desk.broker.connect import connect
 from desk.ledger.accounts import open_account
 from desk.ledger.engine import Ledger, database_urls
 from desk.ledger.strategies import apply_strategy, current_strategy, strategy_version
+from desk.losses import LossWatch
 from desk.market import Session
 from desk.ports import Broker, MarketData, Waiter
 from desk.protocol import OrderDesk
@@ -54,7 +55,13 @@ class Office:
 
     @cached_property
     def reconciler(self) -> Reconciler:
-        return Reconciler(ledger=self.ledger, broker=self.broker, account=self.account, hold_until=self.hold_until)
+        return Reconciler(
+            ledger=self.ledger,
+            broker=self.broker,
+            account=self.account,
+            hold_until=self.hold_until,
+            limits=lambda: self.strategy.controls,
+        )
 
     @cached_property
     def orders(self) -> OrderDesk:
@@ -64,7 +71,12 @@ class Office:
             waiter=self.waiter,
             account=self.account,
             reconciler=self.reconciler,
+            limits=lambda: self.strategy.controls,
         )
+
+    @cached_property
+    def losses(self) -> LossWatch:
+        return LossWatch(ledger=self.ledger, broker=self.broker, account=self.account)
 
     def sessions(self, around: date) -> list[Session]:
         """The broker's calendar, 800 days back and 400 ahead of a day, read again each new day."""

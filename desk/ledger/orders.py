@@ -35,6 +35,8 @@ __all__ = [
     "record_fill",
     "record_order",
     "record_verdicts",
+    "reference_of",
+    "rejected_since",
     "restate",
 ]
 
@@ -202,6 +204,27 @@ def order_of(connection: Connection, *, account: str, client_order_id: str) -> L
 def order_by_broker_id(connection: Connection, *, account: str, broker_order_id: str) -> LedgerOrder | None:
     found = _read(connection, select(orders).where(_o.account == account, _o.broker_order_id == broker_order_id))
     return found[0] if found else None
+
+
+def reference_of(connection: Connection, *, account: str, client_order_id: str) -> Decimal | None:
+    """The price in USD an order of ours was made at, as noted when it was reserved; None when there was none."""
+    detail = connection.execute(
+        select(order_events.c.detail).where(
+            order_events.c.account == account,
+            order_events.c.client_order_id == client_order_id,
+            order_events.c.sequence == 1,
+        )
+    ).scalar_one_or_none()
+    noted = None if detail is None else detail.get("reference")
+    return None if noted is None else Decimal(noted)
+
+
+def rejected_since(connection: Connection, *, account: str, since: datetime) -> int:
+    """How many of our orders the broker has refused after that time."""
+    count: int = connection.execute(
+        select(func.count()).where(_o.account == account, _o.state == OrderState.REJECTED.value, _o.updated_at > since)
+    ).scalar_one()
+    return count
 
 
 def live_orders(connection: Connection, *, account: str) -> list[LedgerOrder]:

@@ -12,6 +12,7 @@ from desk.screening import Screening
 
 __all__ = [
     "Alert",
+    "Anchors",
     "Closing",
     "DecisionSet",
     "Exit",
@@ -132,6 +133,17 @@ class DecisionSet:
     equity: Decimal
     buying_power: Decimal
     decided_at: datetime
+    gate_hash: str | None = None  # of the check that let these very decisions pass
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """What losses are measured from, in USD."""
+
+    sequence: int
+    session: date
+    opening_equity: Decimal
+    high_water_equity: Decimal
 
 
 @dataclass(frozen=True, slots=True)

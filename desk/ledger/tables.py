@@ -193,6 +193,7 @@ decision_sets = Table(  # one per session and strategy: also proves "decided not
     _money("buying_power"),
     _time("decided_at"),
     _recorded_at(),
+    Column("gate_hash", Text),  # data_hash of the gate's result that let these decisions pass
     ForeignKeyConstraint(["account", "session"], ["screenings.account", "screenings.session"]),
     ForeignKeyConstraint(
         ["account", "strategy", "strategy_version"],
@@ -302,6 +303,7 @@ orders = Table(
     _one_of("time_in_force", TimeInForce, "time_in_force_known"),
     _one_of("state", OrderState, "state_known"),
     Index("ix_orders_state", "account", "state"),
+    Index("ix_orders_sent", "account", "sent_at"),
 )
 
 order_events = Table(
@@ -335,6 +337,7 @@ fills = Table(
     CheckConstraint("quantity > 0 AND price > 0", name="amounts_positive"),
     _one_of("side", Side, "side_known"),
     Index("ix_fills_order", "account", "client_order_id"),
+    Index("ix_fills_filled", "account", "filled_at"),
 )
 
 adjustments = Table(
@@ -505,6 +508,20 @@ trading_states = Table(  # the newest row holds
     _one_of("state", ("ACTIVE", "REDUCING", "HALTED"), "state_known"),
 )
 
+equity_anchors = Table(  # what losses are measured from; the newest row holds
+    "equity_anchors",
+    metadata,
+    Column("account", Text, ForeignKey("accounts.account"), primary_key=True),
+    Column("sequence", Integer, primary_key=True),
+    Column("session", Date, nullable=False),
+    _money("opening_equity"),
+    _money("high_water_equity"),  # the highest a day opened with, since somebody last resumed trading
+    Column("reason", Text, nullable=False),  # "the day opens", or who resumed
+    _time("at"),
+    _recorded_at(),
+    CheckConstraint("opening_equity > 0 AND high_water_equity >= opening_equity", name="equity_ordered"),
+)
+
 APPEND_ONLY = (
     "strategies",
     "screenings",
@@ -522,4 +539,5 @@ APPEND_ONLY = (
     "alert_deliveries",
     "gate_results",
     "trading_states",
+    "equity_anchors",
 )

@@ -17,8 +17,9 @@ from desk.decision import Action, Decision
 from desk.exchange.exchange import Exchange
 from desk.ledger.decisions import record_decisions
 from desk.ledger.engine import Ledger
+from desk.ledger.gates import record_gate
 from desk.ledger.orders import LedgerOrder, orders_of_trade
-from desk.ledger.records import DecisionSet
+from desk.ledger.records import DecisionSet, GateRecord
 from desk.ledger.runs import expect_runs, record_session
 from desk.ledger.screenings import record_screening
 from desk.ledger.trades import Trade, open_trades
@@ -140,11 +141,13 @@ def bench(
         home=tmp_path,
         publishes_reports=False,
     )
-    write_decisions(office, MONDAY, decided if decided is not None else [buy_decision()])
+    write_decisions(office, MONDAY, decided if decided is not None else [buy_decision()], checked_at=exchange.now)
     return Bench(office, exchange, line)
 
 
-def write_decisions(office: Office, day: date, decided: list[Decision]) -> None:
+def write_decisions(
+    office: Office, day: date, decided: list[Decision], *, checked_at: datetime, decider: str = "fallback: no champion"
+) -> None:
     session = office.session_of(day)
     assert session is not None
     with office.ledger.transaction() as connection:
@@ -167,12 +170,18 @@ def write_decisions(office: Office, day: date, decided: list[Decision]) -> None:
                 session=day,
                 strategy=office.strategy.name,
                 strategy_version=office.strategy_version,
-                decider="fallback: no champion",
+                decider=decider,
                 policy_digest=None,
                 input_hash="i" * 64,
                 equity=Decimal(100_000),
                 buying_power=Decimal(100_000),
                 decided_at=session.opens,
+                gate_hash="g" * 64,
             ),
             decided=decided,
+        )
+        record_gate(
+            connection,
+            account=office.account,
+            gate=GateRecord(day, "trading", "decisions", "g" * 64, True, len(decided), [], checked_at),
         )
