@@ -63,6 +63,18 @@ def test_intraday_gains_begin_anew_each_day_unless_asked_otherwise() -> None:
     assert len(longer["timestamp"]) > len(anew["timestamp"])
 
 
+def test_what_happens_as_a_window_ends_belongs_to_it() -> None:
+    desk = caller(flat())
+    desk.exchange.set_clock(at("10:30"))
+    desk.buy("ACME", 10)  # a cent above the last trade
+    desk.exchange.set_clock(at("12:00"))
+
+    history = desk.get(PATH, start=at("00:00").isoformat(), timeframe="1H")
+
+    assert history["timestamp"][0] == int(at("09:30").timestamp())
+    assert history["profit_loss"] == pytest.approx([-0.1, -0.1, -0.1])
+
+
 def test_splits_and_dividends_leave_no_jump_that_is_none() -> None:
     actions = [
         CorporateAction("ACME", TUESDAY, "split", Decimal(2)),
