@@ -174,7 +174,7 @@ class Exchange(Clockwork):
                 for symbol in sorted(self.floor.halted):
                     self.resume(symbol)
             self._heed_faults()
-            self.journal.note(self._now, "fault.cleared", number="all" if number is None else str(number))
+            self.journal.note(self._now, "fault.cleared", set_as="all" if number is None else str(number))
             return gone
 
     def _heed_faults(self) -> None:
@@ -188,7 +188,7 @@ class Exchange(Clockwork):
             self.journal.interfere = interfering(self, self.cut_streams)
 
     def _note_fault(self, event: str, armed: Armed, **fields: str) -> None:
-        self.journal.note(self._now, event, fault=armed.kind.name, number=str(armed.number), **fields)
+        self.journal.note(self._now, event, fault=armed.kind.name, set_as=str(armed.number), **fields)
 
     def on_cut(self, close: Callable[[], None]) -> Callable[[], None]:
         """Call `close` when connections that hear trade updates are to be cut. Returns what ends it."""

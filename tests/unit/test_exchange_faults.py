@@ -210,6 +210,27 @@ def test_a_fault_fires_with_its_probability_the_same_way_for_the_same_seed() -> 
     assert 35 <= draws(1, 0.3).count(503) <= 85
 
 
+def test_each_setting_firing_and_clearing_is_a_numbered_line_of_the_log() -> None:
+    desk = caller(flat())
+    troubled(desk, "drop")
+    troubled(desk, "burst_5xx", length=1, times=1, operation="clock")
+    code(desk)
+    desk.call("DELETE", "/admin/faults", {"number": 2})
+
+    entries = desk.get("/admin/log")
+    assert [entry["number"] for entry in entries] == list(range(1, len(entries) + 1))
+    assert [(entry["event"], entry["set_as"]) for entry in entries] == [
+        ("fault.set", "1"),
+        ("fault.set", "2"),
+        ("fault.fired", "2"),
+        ("fault.cleared", "2"),
+    ]
+    assert entries[2] == {
+        "number": 3, "at": "2024-03-04T15:00:00.000000Z", "event": "fault.fired", "fault": "burst_5xx", "set_as": "2",
+        "operation": "clock",
+    }  # fmt: skip
+
+
 def test_the_admin_api_itself_is_never_troubled() -> None:
     desk = caller(flat())
     troubled(desk, "auth_revoked")
