@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     exchange_clock_driven: bool = Field(
         False, description="the simulated clock stands still and waiting moves it (demo, tests)"
     )
+    alert_urls: SecretStr | None = Field(
+        None, description="where alerts go besides the log: Apprise URLs and file:///path.jsonl, first choice first"
+    )
     strategy: Path | None = Field(None, description="strategy TOML file; unset: the built-in default strategy")
     prefect_port: int = Field(4200, ge=1, le=65535)
     watchlist_size: int = Field(50, ge=1, le=500)

@@ -8,9 +8,12 @@ from contextlib import closing
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
+from desk.alerts import deliver
+from desk.channels import channels_of
 from desk.errors import OnepathError
 from desk.ledger.accounts import known_accounts
-from desk.ledger.alerts import raise_alert, record_delivery
+from desk.ledger.alerts import UNKNOWN_ACCOUNT, raise_alert
+from desk.ledger.deliveries import record_delivery
 from desk.ledger.engine import Ledger, database_urls
 from desk.ledger.records import Severity
 from desk.settings import Settings
@@ -100,27 +103,31 @@ def _raise(
     log.error("alert.raised: %s", message, extra={"kind": kind, "severity": severity.value, **detail})
     settings = settings or settings_here()
     try:
+        channels = channels_of(settings)
         ledger = Ledger.connect(database_urls(settings).ledger, pool_size=1)
-        with closing(ledger), ledger.transaction() as connection:
-            number = raise_alert(
-                connection,
-                account=settings.account or _only(known_accounts(connection)),
-                severity=severity,
-                kind=kind,
-                message=message,
-                at=at,
-                session=session,
-                stage=stage,
-                detail=detail,
-            )
-            record_delivery(connection, alert_id=number, channel="log", delivered=True)
+        with closing(ledger):
+            with ledger.transaction() as connection:
+                account = settings.account or _only(known_accounts(connection))
+                number = raise_alert(
+                    connection,
+                    account=account,
+                    severity=severity,
+                    kind=kind,
+                    message=message,
+                    at=at,
+                    session=session,
+                    stage=stage,
+                    detail=detail,
+                )
+                record_delivery(connection, ids=[number], channel="log", delivered=True)
+            deliver(ledger, account=account, channels=[channel for channel in channels if channel.name != "log"])
     except OnepathError as error:
         log.error("alert.not_in_ledger: %s", error, extra={"kind": kind, "stage": stage})
 
 
 def _only(accounts: Sequence[str]) -> str:
     """Whose alert it is when the settings name no account. Before the first run there is none."""
-    return accounts[0] if len(accounts) == 1 else "unknown"
+    return accounts[0] if len(accounts) == 1 else UNKNOWN_ACCOUNT
 
 
 def _cause(state: State) -> str:

@@ -12,9 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from threading import Lock
 
-from desk.alerts import AlertChannel, LogChannel
+from desk.alerts import AlertChannel
 from desk.barstore import BarStore
 from desk.broker.connect import connect
+from desk.channels import channels_of
 from desk.ledger.accounts import open_account
 from desk.ledger.engine import Ledger, database_urls
 from desk.ledger.strategies import apply_strategy, current_strategy, strategy_version
@@ -169,7 +170,7 @@ def open_office(settings: Settings) -> Office:
         account=number,
         strategy=strategy,
         strategy_version=version,
-        channels=(LogChannel(),),
+        channels=channels_of(settings),
         home=settings.home,
     )
 

@@ -1,19 +1,26 @@
-"""The outbox of alerts: written in the transaction of the fact, delivered later by `desk.alerts`."""
+"""The outbox of alerts: written in the transaction of the fact, delivered later by `desk.alerts`.
+
+What channels still owe, and what they did, is in `desk.ledger.deliveries`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import date, datetime
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timedelta
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert, literal, select
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Row
 
+from desk.errors import BadInput
+from desk.ledger.engine import xact_lock
 from desk.ledger.records import Alert, Severity
-from desk.ledger.tables import alert_deliveries, alerts
+from desk.ledger.tables import alert_acknowledgements, alerts
 
-__all__ = ["alerts_of", "raise_alert", "record_delivery", "undelivered"]
+__all__ = ["UNKNOWN_ACCOUNT", "acknowledge", "alerts_numbered", "alerts_of", "raise_alert", "raise_unless_known"]
 
-_alerts, _deliveries = alerts.c, alert_deliveries.c
+UNKNOWN_ACCOUNT = "unknown"  # whose alert it is before the first run has told
+_alerts = alerts.c
 
 
 def raise_alert(
@@ -48,33 +55,86 @@ def raise_alert(
     return number
 
 
-def undelivered(connection: Connection, *, account: str, channel: str, limit: int = 100) -> list[Alert]:
-    """Alerts this channel has not delivered yet, oldest first, at most `limit`."""
-    delivered = (
-        select(_deliveries.alert_id)
-        .where(_deliveries.alert_id == _alerts.alert_id, _deliveries.channel == channel, _deliveries.delivered)
-        .exists()
+def raise_unless_known(
+    connection: Connection,
+    *,
+    account: str,
+    severity: Severity,
+    kind: str,
+    message: str,
+    at: datetime,
+    session: date | None = None,
+    stage: str | None = None,
+    symbol: str | None = None,
+    detail: Mapping[str, object] | None = None,
+    quiet: timedelta,
+) -> int | None:
+    """The same for a state that lasts and is seen again and again, by several at once.
+
+    Nothing is written while an alert of this fingerprint, at least as severe, is younger than `quiet` by the
+    database's clock, or has been acknowledged. Returns the number, or None.
+    """
+    xact_lock(connection, f"alert:{account}:{kind}:{stage}:{symbol}:{session}")
+    as_severe = [each.value for each in list(Severity)[list(Severity).index(severity) :]]
+    acknowledged = (
+        select(alert_acknowledgements.c.alert_id).where(alert_acknowledgements.c.alert_id == _alerts.alert_id).exists()
     )
-    rows = connection.execute(
-        select(alerts).where(_alerts.account == account, ~delivered).order_by(_alerts.alert_id).limit(limit)
+    known = select(_alerts.alert_id).where(
+        _alerts.account == account,
+        _alerts.kind == kind,
+        _alerts.stage.is_not_distinct_from(stage),
+        _alerts.symbol.is_not_distinct_from(symbol),
+        _alerts.session.is_not_distinct_from(session),
+        _alerts.severity.in_(as_severe),
+        (_alerts.recorded_at > func.clock_timestamp() - quiet) | acknowledged,
     )
+    if connection.execute(known.limit(1)).first() is not None:
+        return None
+    return raise_alert(
+        connection,
+        account=account,
+        severity=severity,
+        kind=kind,
+        message=message,
+        at=at,
+        session=session,
+        stage=stage,
+        symbol=symbol,
+        detail=detail,
+    )
+
+
+def acknowledge(connection: Connection, *, account: str, alert_id: int, by: str) -> list[int]:
+    """Someone looks after this alert and the earlier ones of its fingerprint. Returns those new to be acknowledged.
+
+    Raises BadInput when the account has no such alert.
+    """
+    row = connection.execute(
+        select(alerts).where(_alerts.alert_id == alert_id, _alerts.account.in_((account, UNKNOWN_ACCOUNT)))
+    ).one_or_none()
+    if row is None:
+        raise BadInput(f"alert {alert_id}: account {account} has none of that number; see onepath alerts")
+    same = select(_alerts.alert_id, literal(by)).where(
+        _alerts.alert_id <= alert_id,
+        _alerts.account == row.account,
+        _alerts.kind == row.kind,
+        _alerts.stage.is_not_distinct_from(row.stage),
+        _alerts.symbol.is_not_distinct_from(row.symbol),
+        _alerts.session.is_not_distinct_from(row.session),
+    )
+    written = connection.execute(
+        postgresql.insert(alert_acknowledgements)
+        .from_select(["alert_id", "acknowledged_by"], same)
+        .on_conflict_do_nothing()
+        .returning(alert_acknowledgements.c.alert_id)
+    )
+    return sorted(written.scalars())
+
+
+def alerts_numbered(connection: Connection, ids: Sequence[int]) -> list[Alert]:
+    """These alerts, oldest first."""
+    rows = connection.execute(select(alerts).where(_alerts.alert_id.in_(ids)).order_by(_alerts.alert_id))
     return [_alert(row) for row in rows]
-
-
-def record_delivery(
-    connection: Connection, *, alert_id: int, channel: str, delivered: bool, error: str | None = None
-) -> None:
-    """One attempt at one channel; a failed one has an error."""
-    attempt = (
-        select(func.coalesce(func.max(_deliveries.attempt), 0) + 1)
-        .where(_deliveries.alert_id == alert_id, _deliveries.channel == channel)
-        .scalar_subquery()
-    )
-    connection.execute(
-        insert(alert_deliveries).values(
-            alert_id=alert_id, channel=channel, attempt=attempt, delivered=delivered, error=error
-        )
-    )
 
 
 def alerts_of(

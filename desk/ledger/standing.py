@@ -13,7 +13,16 @@ from desk.ledger.facts import AccountFact, TradeFact
 from desk.ledger.monitor import last_cycle, seconds_since_last_cycle
 from desk.ledger.records import Alert, MonitorCycle, Run, RunState, Severity, StateChange, TradingState, Verdict
 from desk.ledger.runs import last_run, recorded_session
-from desk.ledger.tables import STAGES, alert_deliveries, alerts, closings, expected_runs, monitor_cycles, trades
+from desk.ledger.tables import (
+    STAGES,
+    alert_acknowledgements,
+    alert_deliveries,
+    alerts,
+    closings,
+    expected_runs,
+    monitor_cycles,
+    trades,
+)
 from desk.ledger.telling import trade_facts
 from desk.ledger.trading_state import current_state
 from desk.market import NEW_YORK, Session
@@ -169,16 +178,18 @@ def _undelivered(connection: Connection, account: str, now: datetime) -> tuple[i
 
 
 def _critical(connection: Connection, account: str) -> tuple[Alert, ...]:
-    """Critical alerts of the newest session anything is known of. Nobody closes them: the next session does."""
+    """Critical alerts of the newest session anything is known of that nobody has acknowledged."""
     newest = connection.execute(
         select(func.max(expected_runs.c.session)).where(
             expected_runs.c.account == account, expected_runs.c.state != RunState.EXPECTED
         )
     ).scalar()
+    seen = set(connection.execute(select(alert_acknowledgements.c.alert_id)).scalars())
     return tuple(
         alert
         for alert in alerts_of(connection, account=account)
         if alert.severity is Severity.CRITICAL
+        and alert.alert_id not in seen
         and (newest is None or (alert.session or alert.at.astimezone(NEW_YORK).date()) >= newest)
     )
 

@@ -466,6 +466,7 @@ alerts = Table(  # outbox: written in the same transaction as the fact
     _recorded_at(),
     _one_of("severity", SEVERITIES, "severity_known"),
     Index("ix_alerts_session", "account", "session"),
+    Index("ix_alerts_recorded", "recorded_at"),
 )
 
 alert_deliveries = Table(
@@ -476,8 +477,21 @@ alert_deliveries = Table(
     Column("attempt", Integer, primary_key=True),
     Column("delivered", Boolean, nullable=False),
     Column("error", Text),
+    Column("together", Integer, nullable=False, server_default="1"),  # how many alerts the one message spoke of
+    Column("tried_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     _recorded_at(),
     CheckConstraint("delivered OR error IS NOT NULL", name="failure_has_error"),
+    CheckConstraint("together >= 1", name="together_positive"),
+    Index("ix_alert_deliveries_channel", "channel", "delivered", "tried_at"),
+)
+
+alert_acknowledgements = Table(  # someone has seen it and looks after it
+    "alert_acknowledgements",
+    metadata,
+    Column("alert_id", BigInteger, ForeignKey("alerts.alert_id"), primary_key=True),
+    Column("acknowledged_by", Text, nullable=False),
+    _recorded_at(),
+    CheckConstraint("acknowledged_by <> ''", name="acknowledged_by_named"),
 )
 
 gate_results = Table(
@@ -537,6 +551,7 @@ APPEND_ONLY = (
     "closings",
     "alerts",
     "alert_deliveries",
+    "alert_acknowledgements",
     "gate_results",
     "trading_states",
     "equity_anchors",

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from desk.errors import BadInput, OnepathError
-from flows.cli import data, demo, exchange, ledger, replay, status, up, why
+from flows.cli import alerts, data, demo, exchange, ledger, replay, status, up, why
 
 __all__ = ["app", "main"]
 
@@ -18,6 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(alerts.alerts, name="alerts")
 app.add_typer(data.data, name="data")
 app.add_typer(exchange.exchange, name="exchange")
 app.add_typer(ledger.database, name="db")

@@ -20,8 +20,9 @@ from desk.exchange.server import ExchangeServer
 from desk.exchange.synthetic import SyntheticMarket
 from desk.ledger import migrate
 from desk.ledger.accounts import open_account
-from desk.ledger.alerts import raise_alert, record_delivery, undelivered
+from desk.ledger.alerts import raise_alert
 from desk.ledger.databases import database_urls, ensure_databases
+from desk.ledger.deliveries import record_delivery, undelivered
 from desk.ledger.embedded import is_running, stop_embedded
 from desk.ledger.engine import Ledger
 from desk.ledger.monitor import record_cycle
@@ -46,7 +47,7 @@ def told(books: Ledger, ledger_url: str, monkeypatch: pytest.MonkeyPatch) -> Led
     tell_a_day(books)
     with books.transaction() as connection:
         for alert in undelivered(connection, account=ACCOUNT, channel="log"):
-            record_delivery(connection, alert_id=alert.alert_id, channel="log", delivered=True)
+            record_delivery(connection, ids=[alert.alert_id], channel="log", delivered=True)
     monkeypatch.setenv("ONEPATH_DATABASE_URL", ledger_url)
     monkeypatch.setenv("ONEPATH_EXCHANGE_URL", "http://127.0.0.1:9")  # discard: nobody listens
     monkeypatch.setenv("ONEPATH_PREFECT_PORT", "9")
