@@ -128,11 +128,16 @@ def apply(
 def show(
     name: Annotated[str, typer.Option(help="Name of the strategy.")] = "default",
     version: Annotated[int | None, typer.Option(help="By default the version that holds.")] = None,
+    default: Annotated[bool, typer.Option("--default", help="The built-in one, to begin a file with.")] = False,
     account: AccountOption = None,
 ) -> None:
     """Show a strategy as a TOML file that could be applied."""
     from desk.ledger.strategies import current_strategy, strategy_version
+    from desk.strategy import Strategy
 
+    if default:
+        typer.echo(as_toml(Strategy()))
+        return
     with _account(account) as (connection, number):
         held = current_strategy(connection, account=number, name=name)
         if held is None:
