@@ -7,13 +7,16 @@ engine or server. A top-level flow run is started by a runner, from a deployment
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar, cast
 from zoneinfo import ZoneInfo
 
 from prefect import Flow
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run as this_run
+from prefect.states import Completed
 
 from tasks.alerting import alert_failed_run
 
@@ -44,8 +47,15 @@ def agenda(
     """
 
     def decorate(fn: Callable[P, R]) -> Agenda[P, R]:
+        @functools.wraps(fn)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            return _shown(fn(*args, **kwargs))
+
+        # Prefect makes a form of the parameters: it would look for their types where `run` was written.
+        del run.__wrapped__
+        run.__signature__ = inspect.signature(fn, eval_str=True)  # type: ignore[attr-defined]
         return Agenda(
-            fn,
+            run,
             name=name,
             description=description,
             flow_run_name=_named(name),
@@ -57,6 +67,13 @@ def agenda(
         )
 
     return decorate
+
+
+def _shown(result: R) -> R:
+    """A stage that skipped ends in a flow run as "Skipped", with its reason: the list of runs shows it."""
+    if FlowRunContext.get() is None or not isinstance(result, Mapping) or "skipped" not in result:
+        return result
+    return cast(R, Completed(name="Skipped", message=str(result["skipped"])))
 
 
 def _named(name: str) -> Callable[[], str]:

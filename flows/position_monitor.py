@@ -14,5 +14,5 @@ from tasks.shift import shift
 def position_monitor(session: date | None = None) -> Mapping[str, object]:
     with shift("position-monitor", session) as now:
         if not now.skipped:
-            now.evidence.update(watch_positions(now))
+            now.note(watch_positions(now))
     return now.summary

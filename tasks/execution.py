@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from desk.controls import Exposure, judge_entry
 from desk.decision import Action, Decision
-from desk.errors import Halt, Transient
+from desk.errors import Halt
 from desk.ledger.activity import activity
 from desk.ledger.anchors import anchors_of
 from desk.ledger.decisions import decision_set_of, decisions_of
@@ -33,16 +33,11 @@ _ENTRY_FILL_S = 30.0  # an entry that has not filled by then is cancelled, and w
 
 
 @contextmanager
-def one_at_a_time(what: str) -> Iterator[None]:
-    """Hold the stage's lock in the ledger: a killed process lets go of it by itself.
-
-    Raises Transient when somebody else is at it.
-    """
+def one_at_a_time(what: str) -> Iterator[bool]:
+    """Hold the stage's lock in the ledger, or learn that another run does: a killed process lets go by itself."""
     desk = office()
     with desk.ledger.try_lock(f"{what}:{desk.account}") as is_ours:
-        if not is_ours:
-            raise Transient(f"{what} of account {desk.account} is already running elsewhere; this run leaves it alone")
-        yield
+        yield is_ours
 
 
 @step(retries=2, retry_delay_seconds=[5, 15])

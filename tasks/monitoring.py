@@ -22,7 +22,7 @@ from desk.orders import Leg, OrderState
 from desk.reconcile import Books
 from tasks.execution import bare_trades
 from tasks.office import Office, office
-from tasks.shift import Shift
+from tasks.shift import LEFT_TO, Shift
 from tasks.step import step
 
 __all__ = ["QUOTE_AGE_S_MAX", "watch_positions"]
@@ -68,7 +68,7 @@ def watch_positions(now: Shift) -> Mapping[str, object]:
     desk = office()
     with desk.ledger.try_lock(f"monitor:{desk.account}") as is_ours:
         if not is_ours:
-            return {"left to": "another monitor, which is at work"}
+            return {LEFT_TO: "another monitor, which is at work"}
         cycle = _Cycle(at=now.started_at)
         try:
             _look(desk, now, cycle)

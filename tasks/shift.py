@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from desk.alerts import deliver
 from desk.errors import BadInput, OnepathError
@@ -24,14 +25,18 @@ from desk.ledger.runs import (
     skip_run,
     start_run,
 )
-from desk.market import Session, at_new_york
+from desk.market import NEW_YORK, Session, at_new_york
 from tasks.office import Office, office
 from tasks.step import step
 
-__all__ = ["Shift", "shift"]
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+__all__ = ["LEFT_TO", "Shift", "session_meant", "shift", "timetable"]
 
 log = logging.getLogger(__name__)
 
+LEFT_TO = "left to"
 PREMARKET, TRADING, MONITOR, CLOSE = "premarket-screening", "trading", "position-monitor", "close-of-day"
 
 
@@ -63,10 +68,17 @@ class Shift:
         state = {"skipped": self.skipped} if self.skipped else {"ran": True}
         return {"stage": self.stage, "session": self.day.isoformat(), **state, **self.evidence}
 
+    def note(self, told: Mapping[str, object]) -> None:
+        """Keep what the work told as evidence, or as the reason to skip when it was left to another run."""
+        if LEFT_TO in told:
+            self.skipped = f"{LEFT_TO} {told[LEFT_TO]}"
+        else:
+            self.evidence.update(told)
+
 
 @contextmanager
 def shift(stage: str, day: date | None) -> Iterator[Shift]:
-    """Begin a stage, and write down how it ended. `day`: the session; None: today by the broker's clock."""
+    """Begin a stage, and write down how it ended. `day`: the session; None: that of the schedule, or today."""
     begun = begin(stage, day)
     try:
         yield begun
@@ -94,7 +106,7 @@ def begin(stage: str, day: date | None) -> Shift:
     clock = desk.broker.clock()
     if day is not None and day > clock.today:
         raise BadInput(f"{stage}: session {day} lies ahead of the broker's {clock.today}; give today or an earlier one")
-    begun = Shift(stage=stage, day=day or clock.today, started_at=clock.now)
+    begun = Shift(stage=stage, day=day or session_meant(clock.today, _scheduled_for()), started_at=clock.now)
     session = desk.session_of(begun.day)
     if session is None:
         begun.skipped = f"no session on {begun.day}: the exchange is closed"
@@ -113,7 +125,12 @@ def begin(stage: str, day: date | None) -> Shift:
     if begun.skipped is None and not (stage == MONITOR and known and known.state is RunState.RUNNING):
         with desk.ledger.transaction() as connection:
             start_run(
-                connection, account=desk.account, session=begun.day, stage=stage, at=clock.now, flow_run=_flow_run()
+                connection,
+                account=desk.account,
+                session=begun.day,
+                stage=stage,
+                at=clock.now,
+                flow_run=None if (run := _flow_run()) is None else str(run.id),
             )
     if stage != MONITOR:
         desk.use_newest_strategy()
@@ -199,11 +216,25 @@ def _note_missed(desk: Office, now: datetime) -> None:
             )
 
 
-def _flow_run() -> str | None:
-    """The id of the Prefect flow run this happens in, when it does."""
+def session_meant(today: date, scheduled: datetime | None) -> date:
+    """The day a run without a session is about: today, or the earlier day its schedule made it for.
+
+    A scheduled run that is retried from the UI on a later day stays with its own session.
+    """
+    return today if scheduled is None else min(today, scheduled.astimezone(NEW_YORK).date())
+
+
+def _scheduled_for() -> datetime | None:
+    """When Prefect's schedule wanted the run this happens in; None for one that somebody asked for."""
+    run = _flow_run()
+    return run.expected_start_time if run is not None and run.auto_scheduled else None
+
+
+def _flow_run() -> FlowRun | None:
+    """The Prefect flow run this happens in, when it does."""
     if "prefect.context" not in sys.modules:
         return None
     from prefect.context import FlowRunContext
 
     context = FlowRunContext.get()
-    return None if context is None or context.flow_run is None else str(context.flow_run.id)
+    return None if context is None else context.flow_run

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from itertools import count
@@ -27,15 +29,17 @@ _numbers = count(1)
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """A PostgreSQL of this test run alone, on a socket; its database `onepath` is not there yet."""
-    home: Path = tmp_path_factory.mktemp("postgres")
+    # Not under pytest's own folder: as root the server runs as another user, and a second pytest run closes it to them.
+    home = Path(tempfile.mkdtemp(prefix="onepath-postgres-"))
     url = start_embedded(home)
     with psycopg.connect(libpq_url(with_database(url, "postgres")), autocommit=True) as connection:
         connection.execute("ALTER SYSTEM SET fsync = off")  # nothing here has to outlive a power cut
         connection.execute("SELECT pg_reload_conf()")
     yield url
     stop_embedded(home)
+    shutil.rmtree(home)
 
 
 @pytest.fixture(scope="session")

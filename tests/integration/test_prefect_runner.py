@@ -156,6 +156,13 @@ def test_an_agenda_called_by_an_agenda_is_a_child_run(
     ]
 
 
+def test_a_stage_that_skips_says_so_in_the_list_of_runs_with_its_reason(runner: Runner) -> None:
+    run = runner.run_now("idle/idle", {"session": "2024-07-04"})
+
+    assert run.state is not None and run.state.is_completed()
+    assert (run.state.name, run.state.message) == ("Skipped", "no session on 2024-07-04: the exchange is closed")
+
+
 def test_a_rerun_from_the_ui_runs_every_step_again(runner: Runner, client: SyncPrefectClient, tmp_path: Path) -> None:
     """Nothing is cached: the steps themselves recognise what they already did."""
     run = runner.run_now("outer/outer", {"session": SESSION, "folder": str(tmp_path), "fails": True})

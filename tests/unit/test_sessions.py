@@ -8,6 +8,8 @@ import pytest
 
 from desk.errors import BadInput
 from desk.exchange.sessions import sessions_between
+from desk.market import at_new_york
+from tasks.shift import session_meant
 
 
 def test_a_half_day_ends_at_one_in_new_york() -> None:
@@ -37,3 +39,21 @@ def test_sessions_beyond_the_calendar_are_refused() -> None:
         sessions_between(date(1950, 1, 1), date(1950, 2, 1))
     with pytest.raises(BadInput, match="start 2024-02-01 is after end 2024-01-01"):
         sessions_between(date(2024, 2, 1), date(2024, 1, 1))
+
+
+def test_a_scheduled_run_retried_on_a_later_day_stays_with_its_own_session() -> None:
+    monday, tuesday = date(2024, 3, 4), date(2024, 3, 5)
+    due = at_new_york(monday, "09:40")
+
+    assert session_meant(monday, due) == monday
+    assert session_meant(tuesday, due) == monday
+
+
+def test_a_run_somebody_asked_for_is_about_today_and_none_is_about_a_day_ahead() -> None:
+    """A simulated broker may live in the past of the schedule's clock."""
+    assert session_meant(date(2024, 3, 5), None) == date(2024, 3, 5)
+    assert session_meant(date(2024, 3, 5), at_new_york(date(2026, 11, 24), "04:00")) == date(2024, 3, 5)
+
+
+def test_the_evening_of_new_york_is_still_that_day() -> None:
+    assert session_meant(date(2024, 3, 6), at_new_york(date(2024, 3, 5), "21:30")) == date(2024, 3, 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 
@@ -64,3 +65,9 @@ def outer(session: date | None = None, folder: str = ".", fails: bool = False, s
     """Two agendas in one, as trading is."""
     note(folder, "outer")
     inner(session, folder, fails, seconds)
+
+
+@agenda("idle")
+def idle(session: date | None = None) -> Mapping[str, object]:
+    """A stage that finds nothing to do."""
+    return {"stage": "idle", "skipped": f"no session on {session}: the exchange is closed"}
