@@ -19,7 +19,7 @@ from desk.tripping import trip
 __all__ = ["LossWatch", "opening_equity"]
 
 _READ_AGAIN = timedelta(minutes=30)  # a deposit, a fee: cash moves without a fill now and then
-_TOLD_FOR = timedelta(minutes=15)  # after a trip, until the ledger is asked again
+_TOLD_FOR = timedelta(minutes=5)  # after a trip, until the ledger is asked again
 
 
 def opening_equity(account: Account) -> Decimal:

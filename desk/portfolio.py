@@ -9,7 +9,12 @@ from decimal import Decimal
 from desk.market import require_utc
 from desk.orders import Side
 
-__all__ = ["Account", "Adjustment", "Fill", "Position"]
+__all__ = ["Account", "Adjustment", "Fill", "Position", "shares"]
+
+
+def shares(quantity: Decimal) -> str:
+    """A quantity for people: the ledger's nine decimals without their zeros."""
+    return f"{quantity.normalize():f}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Only what the broker gives evidence for is healed. What it does not explain is a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -40,7 +40,7 @@ from desk.orders import (
     Side,
     TimeInForce,
 )
-from desk.portfolio import Fill, Position
+from desk.portfolio import Fill, Position, shares
 from desk.ports import Broker
 from desk.strategy import Controls
 from desk.tripping import trip_on_slippage
@@ -59,6 +59,7 @@ _STATES: Mapping[BrokerStatus, OrderState] = {
 }
 # Not adopted here: the order protocol's resolver first proves that the broker's order is the one we sent.
 UNPROVEN = frozenset({OrderState.RESERVED, OrderState.SENDING, OrderState.UNKNOWN, OrderState.QUARANTINED})
+_UNSENT = frozenset({OrderState.PLANNED, OrderState.RESERVED})
 _OVERLAP = timedelta(minutes=1)
 
 
@@ -197,6 +198,14 @@ class Reconciler:
             positions=positions,
             differences=tuple(_differences(trades, positions)),
         )
+
+    def compare(self) -> tuple[str, ...]:
+        """Every difference between ledger and broker as they are now, shares and orders; nothing is healed by it."""
+        trades, known = self._booked()
+        since = min([order.created_at for order in known] + [trade.entered_at for trade in trades], default=None)
+        found = self._read_orders(known, trades, since)
+        positions = {position.symbol: position for position in self._broker.positions()}
+        return (*_differences(trades, positions), *order_differences(known, found))
 
     def _booked(self) -> tuple[list[Trade], list[LedgerOrder]]:
         """Open trades and live orders as the ledger has them now; what did not change is not read again.
@@ -361,6 +370,19 @@ def _differs(order: LedgerOrder, found: BrokerOrder | None) -> bool:
     )
 
 
+def order_differences(known: Sequence[LedgerOrder], found: Mapping[str, BrokerOrder]) -> Iterator[str]:
+    """In what live orders of the ledger are not what the broker has, one sentence each."""
+    for order in known:
+        there = found.get(order.client_order_id)
+        name = f"{order.symbol}: {order.leg.value} order {order.client_order_id} is {order.state.value} in the ledger"
+        if there is None:
+            yield f"{name}, the broker {'was never asked for it' if order.state in _UNSENT else 'does not have it'}"
+        elif ledger_state(there) is not order.state:
+            yield f"{name}, {there.status.value} at the broker"
+        elif there.filled_quantity != order.filled_quantity:
+            yield f"{name}, filled {shares(order.filled_quantity)} here and {shares(there.filled_quantity)} there"
+
+
 def _unborn(known: Sequence[LedgerOrder], found: Mapping[str, BrokerOrder]) -> bool:
     """Whether the broker shows legs under our orders that the ledger has not adopted yet."""
     ours = {order.client_order_id for order in known}
@@ -391,7 +413,8 @@ def _unequal(trades: Sequence[Trade], positions: Mapping[str, Position]) -> bool
 def _differences(trades: Sequence[Trade], positions: Mapping[str, Position]) -> list[str]:
     booked = _booked(trades)
     return [
-        f"{symbol}: {booked.get(symbol, Decimal(0)):f} shares in the ledger, {_held(positions, symbol):f} at the broker"
+        f"{symbol}: {shares(booked.get(symbol, Decimal(0)))} shares in the ledger, "
+        f"{shares(_held(positions, symbol))} at the broker"
         for symbol in sorted(booked.keys() | positions.keys())
         if booked.get(symbol, Decimal(0)) != _held(positions, symbol)
     ]

@@ -13,7 +13,7 @@ from desk.ledger.orders import LedgerOrder, reference_of, rejected_since
 from desk.ledger.records import Severity, TradingState
 from desk.ledger.trading_state import tighten_state
 from desk.orders import Leg, Side
-from desk.portfolio import Fill
+from desk.portfolio import Fill, shares
 from desk.strategy import Controls
 
 __all__ = ["trip", "trip_on_rejects", "trip_on_slippage"]
@@ -85,7 +85,8 @@ def trip_on_slippage(
     slipped = slipped_pct(is_buy=fill.side is Side.BUY, price=fill.price, reference=reference)
     if slipped < limits.slippage_alert_pct:
         return
-    said = f"{fill.side} {fill.quantity:f} {fill.symbol} at {fill.price:f}, {slipped:.2f} % worse than {reference:f}"
+    what = f"{fill.side} {shares(fill.quantity)} {fill.symbol} at {fill.price:.2f}"
+    said = f"{what}, {slipped:.2f} % worse than {reference:.2f}"
     raise_alert(
         connection,
         account=account,

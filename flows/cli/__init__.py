@@ -7,7 +7,7 @@ import sys
 import typer
 
 from desk.errors import BadInput, OnepathError
-from flows.cli import alerts, data, demo, exchange, ledger, replay, status, up, why
+from flows.cli import alerts, data, demo, exchange, ledger, positions, replay, state, status, up, why
 
 __all__ = ["app", "main"]
 
@@ -28,6 +28,10 @@ app.command()(up.up)
 app.command()(replay.replay)
 app.command()(status.status)
 app.command()(why.why)
+app.command()(state.halt)
+app.command()(state.resume)
+app.command()(positions.flatten)
+app.command()(positions.reconcile)
 
 
 def main() -> None:

@@ -385,7 +385,7 @@ def test_a_fill_far_from_its_quote_alerts_and_reduces(desk: Bench) -> None:
 
     assert state(desk) is TradingState.REDUCING
     (alert,) = desk.rows("select message from alerts where kind = 'fill.slipped'")
-    assert "3.86 % worse than 104" in alert["message"]
+    assert "3.86 % worse than 104.00" in alert["message"]
 
 
 def test_a_stop_that_gaps_alerts_and_leaves_trading_as_it_is(desk: Bench) -> None:
@@ -397,7 +397,7 @@ def test_a_stop_that_gaps_alerts_and_leaves_trading_as_it_is(desk: Bench) -> Non
 
     assert state(desk) is TradingState.ACTIVE
     (alert,) = desk.rows("select message from alerts where kind = 'fill.slipped'")
-    assert "6.25 % worse than 96" in alert["message"]
+    assert "6.25 % worse than 96.00" in alert["message"]
 
 
 def test_only_sessions_in_which_a_champion_should_have_decided_count_as_fallbacks(
