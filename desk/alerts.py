@@ -71,6 +71,8 @@ KINDS: dict[str, Kind] = {
     "stage.missed": Kind("left it out: too late to trade", "onepath status"),
     "stage.overdue": Kind("nothing yet: it has not begun", "onepath status; onepath up"),
     "stage.skipped": Kind("left the late runs out", "onepath status"),
+    "trading.halted": Kind("cancelled entries, kept exits and stops", "onepath status; onepath resume --by NAME"),
+    "trading.reducing": Kind("stopped entries, kept exits and stops", "onepath status; onepath resume --by NAME"),
 }
 _OTHER = Kind("wrote it down", "onepath status")
 
