@@ -186,10 +186,14 @@ class Reconciler:
         since = min([order.created_at for order in known] + [trade.entered_at for trade in trades], default=None)
         found = self._read_orders(known, trades, since)
         positions = {position.symbol: position for position in self._broker.positions()}
-        changed = [order for order in known if _differs(order, found.get(order.client_order_id))]
-        unborn = _unborn(known, found)
-        if changed or unborn or _unequal(trades, positions):
-            self._heal(known, trades, found, positions, since or now, now)
+        ours = {order.client_order_id for order in known}
+        changed = [
+            order
+            for order in known
+            if _differs(order, found.get(order.client_order_id)) or _has_unborn_legs(order, ours, found)
+        ]
+        if changed or _unequal(trades, positions):
+            self._heal(known, changed, trades, found, positions, since or now, now)
             trades, known = self._booked()
         return Books(
             trades=tuple(trades),
@@ -239,6 +243,7 @@ class Reconciler:
     def _heal(
         self,
         known: Sequence[LedgerOrder],
+        changed: Sequence[LedgerOrder],
         trades: Sequence[Trade],
         found: Mapping[str, BrokerOrder],
         positions: Mapping[str, Position],
@@ -257,7 +262,7 @@ class Reconciler:
             if order.leg is Leg.ENTRY
         }
         with self._ledger.transaction() as connection:
-            for order in known:
+            for order in changed:
                 if order.client_order_id in found and order.state not in UNPROVEN:
                     adopt(
                         connection,
@@ -383,15 +388,12 @@ def order_differences(known: Sequence[LedgerOrder], found: Mapping[str, BrokerOr
             yield f"{name}, filled {shares(order.filled_quantity)} here and {shares(there.filled_quantity)} there"
 
 
-def _unborn(known: Sequence[LedgerOrder], found: Mapping[str, BrokerOrder]) -> bool:
-    """Whether the broker shows legs under our orders that the ledger has not adopted yet."""
-    ours = {order.client_order_id for order in known}
-    return any(
-        leg.client_order_id not in ours and not leg.status.is_terminal
-        for order in known
-        if order.parent_client_order_id is None and order.client_order_id in found
-        for leg in found[order.client_order_id].legs
-    )
+def _has_unborn_legs(order: LedgerOrder, ours: Collection[str], found: Mapping[str, BrokerOrder]) -> bool:
+    """Whether the broker shows legs under an order of ours that the ledger has not adopted yet."""
+    if order.parent_client_order_id is not None or order.client_order_id not in found:
+        return False
+    legs = found[order.client_order_id].legs
+    return any(leg.client_order_id not in ours and not leg.status.is_terminal for leg in legs)
 
 
 def _held(positions: Mapping[str, Position], symbol: str) -> Decimal:

@@ -6,6 +6,7 @@ The ledger is a database of its own, made anew each time and left behind for rea
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -36,6 +37,7 @@ from desk.report.render import write_replay_report
 from desk.settings import BrokerKind, load_settings
 from desk.strategy import Strategy
 from desk.waiting import InProcessClock
+from expectations.gate import warm_up
 from flows.rehearsal import rehearse
 from models.screener import sessions_needed
 from tasks.office import Office, in_office, open_books
@@ -126,6 +128,7 @@ def run(
     on_close: Callable[[Session, Decimal], None] | None = None,
 ) -> Result:
     """Replay it into a database of this name, made anew. `on_close` hears each session's equity, USD."""
+    threading.Thread(target=warm_up, name="warm-up", daemon=True).start()  # its import takes seconds
     url = recreate_database(server_url, database)
     migrate.upgrade(url)
     ledger = Ledger.connect(url, durable=False)

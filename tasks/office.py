@@ -50,6 +50,7 @@ class Office:
     channels: tuple[AlertChannel, ...] = ()
     home: Path = Path("var")
     publishes_reports: bool = True  # a replay writes one report for all its sessions
+    monitors: date | None = None  # the session whose monitoring this process has recorded as begun
     _sessions: list[Session] = field(default_factory=list)
     _read_for: date | None = None
     _versions: dict[int, Strategy] = field(default_factory=dict)

@@ -116,6 +116,8 @@ def begin(stage: str, day: date | None) -> Shift:
     begun.skipped = _not_now(stage, session, clock.now)
     times = timetable(session)
     begun.cutoff_at = next(cutoff for name, _, cutoff in times if name == stage)
+    if stage == MONITOR and desk.monitors == begun.day:
+        return begun  # each minute of a session that this process already found begun: nothing to read or write
     with desk.ledger.at_once() as connection:
         known = run_of(connection, account=desk.account, session=begun.day, stage=stage)
     if known is None:
@@ -132,7 +134,9 @@ def begin(stage: str, day: date | None) -> Shift:
                 at=clock.now,
                 flow_run=None if (run := _flow_run()) is None else str(run.id),
             )
-    if stage != MONITOR:
+    if stage == MONITOR:
+        desk.monitors = begun.day if begun.skipped is None else None
+    else:
         desk.use_newest_strategy()
         _note_missed(desk, clock.now)
     return begun
