@@ -54,6 +54,7 @@ KINDS: dict[str, Kind] = {
     "disk.filling": Kind("nothing: it removes no data by itself", "df -h; du -sh var/*"),
     "fill.slipped": Kind("kept the position and its stop", "onepath why {symbol}"),
     "foreign.sold": Kind("took the sale into the books and stopped entries in {symbol}", "onepath why {symbol}"),
+    "ledger.returned": Kind("paged without the outbox while it was away", "onepath status"),
     "ledger.unreachable": Kind("pages without the outbox; nothing is traded without a ledger", "onepath status"),
     "monitor.red": Kind("tries again in its next cycle, within a minute", "onepath status"),
     "monitor.stale": Kind("stops at the broker stay in force; trailing and time exits wait", "onepath status"),
@@ -68,6 +69,7 @@ KINDS: dict[str, Kind] = {
     "stage.cancelled": Kind("stopped the run", "start it again in the Prefect UI, or onepath status"),
     "stage.crashed": Kind("stopped; a rerun finds what was already done", "start it again in the Prefect UI"),
     "stage.failed": Kind("stopped the stage; nothing after it trades", "start it again in the Prefect UI"),
+    "stage.hanging": Kind("lets it run on", "look at its log in the Prefect UI, and cancel the run there"),
     "stage.missed": Kind("left it out: too late to trade", "onepath status"),
     "stage.overdue": Kind("nothing yet: it has not begun", "onepath status; onepath up"),
     "stage.skipped": Kind("left the late runs out", "onepath status"),
@@ -123,7 +125,7 @@ class Message:
                 ", ".join(f"{name} {value}" for name, value in where.items() if value),
                 f"The system: {_filled(kind.did, newest)}.",
                 f"Next: {_filled(kind.remedy, newest)}",
-                f"Then: onepath alerts ack {newest.alert_id} --by YOUR-NAME",
+                *([f"Then: onepath alerts ack {newest.alert_id} --by YOUR-NAME"] if newest.alert_id else []),
             ]
         )
 

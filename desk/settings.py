@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     )
     strategy: Path | None = Field(None, description="strategy TOML file; unset: the built-in default strategy")
     prefect_port: int = Field(4200, ge=1, le=65535)
+    prefect_url: str | None = Field(None, description="Prefect's server when it runs elsewhere; unset: on this machine")
+    deadman_url: SecretStr | None = Field(
+        None, description="pinged by the watchdog each time it saw evidence; whoever owns it misses a silent machine"
+    )
     watchlist_size: int = Field(50, ge=1, le=500)
     request_connect_timeout_s: float = Field(3.0, gt=0)
     request_read_timeout_s: float = Field(10.0, gt=0)
@@ -55,6 +59,11 @@ class Settings(BaseSettings):
         if self.broker is BrokerKind.LIVE and not self.account:
             raise ValueError("ONEPATH_BROKER=live needs ONEPATH_ACCOUNT, the number of the account to trade")
         return self
+
+    @property
+    def prefect_address(self) -> str:
+        """Where Prefect's server answers, without a slash at the end."""
+        return (self.prefect_url or f"http://127.0.0.1:{self.prefect_port}").rstrip("/").removesuffix("/api")
 
     def environment(self) -> dict[str, str]:
         """The same settings as `ONEPATH_` variables, for a child process. Contains the secrets: never log it."""

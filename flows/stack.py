@@ -54,6 +54,7 @@ class Stack:
     deployments: another prefect.yaml.
     exchange: arguments of `onepath exchange serve` if it is to be started; by default a synthetic market that runs
     with the wall clock, as the schedules do.
+    watchdog: start one too. Not where the clock leaps: between two leaps the monitor looks dead.
     registry: initialise the model registry too, once everything is ready and without waiting for it.
     environment: more variables for all children.
     """
@@ -66,6 +67,7 @@ class Stack:
         asleep: bool = False,
         deployments: Path | None = None,
         exchange: Sequence[str] | None = None,
+        watchdog: bool = False,
         registry: bool = True,
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -74,6 +76,7 @@ class Stack:
         self.children: list[Child] = []
         self._queues, self._asleep, self._deployments = tuple(queues), asleep, deployments
         self._registry, self._exchange, self._given = registry, exchange, dict(environment or {})
+        self._watchdog = watchdog
         self._open = ExitStack()
         self._urls: DatabaseUrls | None = None
         self._watch_at = 0.0  # monotonic
@@ -156,6 +159,9 @@ class Stack:
                 _until(lambda: _listens(self.settings.exchange_url), "listen", exchange, deadline)
             for runner in runners:
                 _until(partial(self._is_online, runner.name), "report for work", runner, deadline)
+            if self._watchdog:
+                code = "from flows.cli import main; main()"
+                self._child(stack, "watchdog", lambda: [sys.executable, "-c", code, "watchdog"], "", self.environment())
             if self._registry:
                 self._child(
                     stack, "registry", lambda: [sys.executable, "-c", REGISTRY], "", self.environment(), once=True

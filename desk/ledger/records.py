@@ -76,7 +76,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    alert_id: int
+    alert_id: int  # 0: paged without a ledger to number it
     account: str
     session: date | None
     stage: str | None

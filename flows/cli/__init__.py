@@ -7,7 +7,7 @@ import sys
 import typer
 
 from desk.errors import BadInput, OnepathError
-from flows.cli import alerts, data, demo, exchange, ledger, positions, replay, state, status, up, why
+from flows.cli import alerts, data, demo, exchange, ledger, positions, replay, state, status, up, watchdog, why
 
 __all__ = ["app", "main"]
 
@@ -27,6 +27,7 @@ app.command()(demo.demo)
 app.command()(up.up)
 app.command()(replay.replay)
 app.command()(status.status)
+app.command()(watchdog.watchdog)
 app.command()(why.why)
 app.command()(state.halt)
 app.command()(state.resume)

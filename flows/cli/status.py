@@ -89,7 +89,7 @@ def _postgres(was_running: bool, place: str) -> Service:
 def _prefect(settings: Settings) -> Service:
     import httpx
 
-    address = f"http://127.0.0.1:{settings.prefect_port}"
+    address = settings.prefect_address
     try:
         is_up = httpx.get(f"{address}/api/health", timeout=HEALTH_S_MAX).is_success
     except httpx.HTTPError:

@@ -35,7 +35,7 @@ def up(
     ] = False,
     file: Annotated[Path | None, typer.Option(help="Deployments; default: the prefect.yaml of this version.")] = None,
 ) -> None:
-    """Start PostgreSQL, Prefect's server and UI, the simulated exchange and the runners, and keep them up."""
+    """Start PostgreSQL, Prefect's server and UI, the simulated exchange, runners and watchdog, and keep them up."""
     from flows.logs import FactFormatter, log_to
     from flows.stack import Stack
 
@@ -49,7 +49,7 @@ def up(
         signal.signal(number, stop_once)
     began = time.monotonic()
     try:
-        with Stack(settings, asleep=asleep, deployments=file) as stack:
+        with Stack(settings, asleep=asleep, deployments=file, watchdog=not asleep) as stack:
             in_file = logging.FileHandler(stack.home / "logs" / "up.log")
             log_to(on_screen, in_file)
             console.print(_table(stack))

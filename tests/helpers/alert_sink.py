@@ -1,4 +1,7 @@
-"""A webhook that alerts arrive at: a real HTTP server, which can be told to refuse."""
+"""A webhook that alerts arrive at: a real HTTP server, which can be told to refuse.
+
+It is the dead-man's URL too, and answers as the health check of Prefect's server does.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ class Sink:
     refused: int = 0
     is_down: bool = False
     pings: int = 0
+    is_unhealthy: bool = False
     port: int = 0
 
     @property
@@ -51,8 +55,8 @@ def alert_sink() -> Iterator[Sink]:
             self.end_headers()
 
         def do_GET(self) -> None:
-            sink.pings += 1
-            self.send_response(200)
+            sink.pings += self.path == "/deadman-token"
+            self.send_response(503 if sink.is_unhealthy and self.path == "/api/health" else 200)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:

@@ -123,9 +123,9 @@ def test_every_kind_raised_in_the_code_has_its_remedy_in_the_table() -> None:
         for path in (ROOT / room).rglob("*.py"):
             source = path.read_text(encoding="utf-8")
             if "raise_alert" in source or "Finding(" in source or "alerting" in path.name:
-                raised |= set(re.findall(r"\bkind=\"([a-z_]+\.[a-z_]+)\"", source))
+                raised |= set(re.findall(r"(?:\bkind=|Finding\(\s*)\"([a-z_]+\.[a-z_]+)\"", source))
 
-    assert {"stage.missed", "monitor.red", "order.quarantined"} <= raised
+    assert {"stage.missed", "monitor.red", "order.quarantined", "monitor.stale"} <= raised
     assert raised - set(KINDS) == set()
     assert {f"order.{state.value}" for state in (OrderState.REJECTED, OrderState.LAPSED)} <= set(KINDS)
     assert "onepath" in kind_of("new.kind").remedy

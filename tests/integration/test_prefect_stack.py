@@ -114,7 +114,7 @@ def test_up_answers_and_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
 
     assert page.is_success and "<title>Prefect" in page.text
     assert health.json() is True
-    assert names == ["exchange", "prefect-server", "registry", "runner-daily", "runner-monitor"]
+    assert names == ["exchange", "prefect-server", "registry", "runner-daily", "runner-monitor", "watchdog"]
     assert exit_code == 0
     assert left == []
     assert not is_running(home)
