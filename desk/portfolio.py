@@ -9,7 +9,7 @@ from decimal import Decimal
 from desk.market import require_utc
 from desk.orders import Side
 
-__all__ = ["Account", "Adjustment", "Fill", "Position", "shares"]
+__all__ = ["Account", "Adjustment", "CashMovement", "Fill", "Position", "shares"]
 
 
 def shares(quantity: Decimal) -> str:
@@ -76,3 +76,13 @@ class Adjustment:
     quantity_change: Decimal  # shares, signed
     ratio: Decimal  # new shares per old
     cash: Decimal  # USD paid in lieu of a fraction
+
+
+@dataclass(frozen=True, slots=True)
+class CashMovement:
+    """Cash that came or went without a fill or a split: a dividend, interest, a fee, a deposit."""
+
+    activity_id: str
+    kind: str  # the broker's word: "DIV", "FEE", "CSD"
+    day: date
+    amount: Decimal  # USD, signed

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from desk.market import Asset, MarketClock, Quote, Session
 from desk.orders import BrokerOrder, OrderRequest
-from desk.portfolio import Account, Adjustment, Fill, Position
+from desk.portfolio import Account, Adjustment, CashMovement, Fill, Position
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +73,10 @@ class Broker(Protocol):
 
     def adjustments(self, after: date) -> list[Adjustment]:
         """Splits applied to the account since that day, oldest first."""
+        ...
+
+    def cash_movements(self, after: date) -> list[CashMovement]:
+        """Dividends, interest, fees, deposits and withdrawals booked on that day or later, oldest first."""
         ...
 
 

@@ -12,7 +12,7 @@ Whoever comes to change this should know:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, TypeVar
 
@@ -29,7 +29,7 @@ from desk.broker.wire import order_request
 from desk.errors import Ambiguous, Halt, Refused, TradingError, Transient
 from desk.market import Asset, MarketClock, Session
 from desk.orders import BrokerOrder, OrderClass, OrderRequest, Side
-from desk.portfolio import Account, Adjustment, Fill, Position
+from desk.portfolio import Account, Adjustment, CashMovement, Fill, Position
 
 __all__ = ["AlpacaBroker"]
 
@@ -41,6 +41,10 @@ _ORDERS_A_PAGE = 500  # the most Alpaca gives
 _GROUP_MAX = 10  # an order with its legs; replaced ones stay listed
 _ORDER_PAGES_MAX = 200
 _ACTIVITIES_A_PAGE = 100  # the most Alpaca gives
+_CASH_KINDS = (
+    *("DIV", "DIVCGL", "DIVCGS", "DIVFEE", "DIVFT", "DIVNRA", "DIVROC", "DIVTW", "DIVTXEX"),
+    *("INT", "INTNRA", "INTTW", "FEE", "CFEE", "PTC", "CSD", "CSW", "JNLC"),
+)
 _ACTIVITY_PAGES_MAX = 1000
 # The broker's `after` excludes the moment itself, which the orders of one group share: ask from a little earlier,
 # and drop what is known or too early.
@@ -171,6 +175,12 @@ class AlpacaBroker:
         adjusted = self._readable(f"adjustments after {after}", parse.adjustments, raw)
         return [adjustment for adjustment in adjusted if adjustment.day >= after]
 
+    def cash_movements(self, after: date) -> list[CashMovement]:
+        kinds = {"activity_types": ",".join(_CASH_KINDS)}
+        raw = self._activities("", (after - timedelta(days=1)).isoformat(), kinds)
+        moved = [self._readable(f"cash movements after {after}", parse.cash_movement, entry) for entry in raw]
+        return sorted((each for each in moved if each.day >= after), key=lambda each: (each.day, each.activity_id))
+
     # -- reading ---------------------------------------------------------------------------------
 
     def _read(self, what: str, call: Callable[[], Any], parsed: Callable[[Any], T]) -> T:
@@ -213,15 +223,14 @@ class AlpacaBroker:
             asked["symbols"] = list(symbols)
         return self._read("orders", lambda: self._client.get_orders(GetOrdersRequest(**asked)), self._orders.parse)
 
-    def _activities(self, kind: str, after: str) -> list[Any]:
-        """All activities of a kind, oldest first. alpaca-py has no method for these; its `get` does."""
+    def _activities(self, kind: str, after: str, chosen: Mapping[str, str] | None = None) -> list[Any]:
+        """All activities of a kind, or `chosen` by the query, oldest first. alpaca-py's `get` reaches them."""
         what = f"activities {kind} after {after}"
         found: dict[str, Any] = {}
-        asked: dict[str, Any] = {"after": after, "direction": "asc", "page_size": _ACTIVITIES_A_PAGE}
+        asked: dict[str, Any] = {"after": after, "direction": "asc", "page_size": _ACTIVITIES_A_PAGE, **(chosen or {})}
+        path = f"/account/activities/{kind}".rstrip("/")
         for _ in range(_ACTIVITY_PAGES_MAX):
-            page = self._read(
-                what, lambda: self._client.get(f"/account/activities/{kind}", asked), _each(what, _with_id)
-            )
+            page = self._read(what, lambda: self._client.get(path, asked), _each(what, _with_id))
             found.update(page)
             if len(page) < _ACTIVITIES_A_PAGE:
                 return list(found.values())

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from desk.market import Asset, MarketClock, Quote, Session, at_new_york
 from desk.orders import BrokerOrder, BrokerStatus, OrderClass, OrderType, Side
-from desk.portfolio import Account, Adjustment, Fill, Position
+from desk.portfolio import Account, Adjustment, CashMovement, Fill, Position
 
 __all__ = [
     "Orders",
@@ -24,6 +24,7 @@ __all__ = [
     "account",
     "adjustments",
     "asset",
+    "cash_movement",
     "clock",
     "fill",
     "instant",
@@ -256,6 +257,16 @@ def _adjustment(day: date, symbol: str, group: list[_Record]) -> Adjustment:
         quantity_change=added - removed,
         ratio=ratio,
         cash=sum((record.amount_or_none("net_amount") or Decimal(0) for record in group), Decimal(0)),
+    )
+
+
+def cash_movement(raw: object) -> CashMovement:
+    record = _Record("cash movement", raw, name="id")
+    return CashMovement(
+        activity_id=record.text("id"),
+        kind=record.text("activity_type"),
+        day=record.day("date"),
+        amount=record.amount("net_amount"),
     )
 
 

@@ -26,6 +26,7 @@ from desk.portfolio import Fill
 
 __all__ = [
     "LedgerOrder",
+    "all_orders",
     "books_stamp",
     "live_orders",
     "move",
@@ -225,6 +226,11 @@ def rejected_since(connection: Connection, *, account: str, since: datetime) -> 
         select(func.count()).where(_o.account == account, _o.state == OrderState.REJECTED.value, _o.updated_at > since)
     ).scalar_one()
     return count
+
+
+def all_orders(connection: Connection, *, account: str) -> list[LedgerOrder]:
+    """Every order there ever was, oldest first."""
+    return _read(connection, select(orders).where(_o.account == account).order_by(_o.created_at, _o.client_order_id))
 
 
 def live_orders(connection: Connection, *, account: str) -> list[LedgerOrder]:

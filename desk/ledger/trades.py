@@ -15,7 +15,15 @@ from desk.ledger.writing import insert_first
 from desk.orders import Side
 from desk.portfolio import Adjustment, Fill
 
-__all__ = ["Trade", "apply_adjustment", "apply_fill", "open_trades", "raise_high_water", "trades_closed_in"]
+__all__ = [
+    "Trade",
+    "all_trades",
+    "apply_adjustment",
+    "apply_fill",
+    "open_trades",
+    "raise_high_water",
+    "trades_closed_in",
+]
 
 _t = trades.c
 
@@ -54,6 +62,12 @@ def open_trades(connection: Connection, *, account: str) -> list[Trade]:
 
 
 _OPEN = select(trades).where(_t.account == bindparam("account"), _t.status == "open").order_by(_t.symbol, _t.session)
+
+
+def all_trades(connection: Connection, *, account: str) -> list[Trade]:
+    """Every trade there ever was, open or closed, oldest first."""
+    rows = connection.execute(select(trades).where(_t.account == account).order_by(_t.entered_at, _t.symbol))
+    return [_trade(row) for row in rows]
 
 
 def trades_closed_in(connection: Connection, *, account: str, start: datetime, end: datetime) -> list[Trade]:

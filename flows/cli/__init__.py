@@ -7,7 +7,7 @@ import sys
 import typer
 
 from desk.errors import BadInput, OnepathError
-from flows.cli import alerts, data, demo, exchange, ledger, positions, replay, state, status, up, watchdog, why
+from flows.cli import alerts, data, demo, exchange, ledger, positions, replay, state, status, up, verify, watchdog, why
 
 __all__ = ["app", "main"]
 
@@ -33,6 +33,7 @@ app.command()(state.halt)
 app.command()(state.resume)
 app.command()(positions.flatten)
 app.command()(positions.reconcile)
+app.command()(verify.verify)
 
 
 def main() -> None:

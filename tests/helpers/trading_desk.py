@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -15,11 +15,13 @@ from desk.barstore import BarStore
 from desk.broker.connect import connect_in_process
 from desk.decision import Action, Decision
 from desk.exchange.exchange import Exchange
+from desk.exchange.market import CorporateAction
+from desk.ledger.alerts import raise_alert
 from desk.ledger.decisions import record_decisions
 from desk.ledger.engine import Ledger
 from desk.ledger.gates import record_gate
 from desk.ledger.orders import LedgerOrder, orders_of_trade
-from desk.ledger.records import DecisionSet, GateRecord
+from desk.ledger.records import DecisionSet, GateRecord, Severity
 from desk.ledger.runs import expect_runs, record_session
 from desk.ledger.screenings import record_screening
 from desk.ledger.trades import Trade, open_trades
@@ -119,10 +121,15 @@ def bench(
     now: datetime | None = None,
     wrap: Callable[[Any], Any] = lambda broker: broker,
     options: Any = None,
+    actions: Sequence[CorporateAction] = (),
 ) -> Bench:
     """Ten shares of ACME decided for Monday, at 09:41, nothing sent yet."""
     exchange = Exchange(
-        ScriptedMarket(script or flat()), now or at("09:41"), keys=KEYS, cash=Decimal(100_000), options=options
+        ScriptedMarket(script or flat(), actions=actions),
+        now or at("09:41"),
+        keys=KEYS,
+        cash=Decimal(100_000),
+        options=options,
     )
     broker, data = connect_in_process(exchange, keys=KEYS)
     line = CutLine(wrap(broker))
@@ -179,6 +186,15 @@ def write_decisions(
                 gate_hash="g" * 64,
             ),
             decided=decided,
+        )
+        raise_alert(
+            connection,
+            account=office.account,
+            severity=Severity.INFO,
+            kind="decider.fallback",
+            message=f"decisions of {day} by {decider}",
+            at=checked_at,
+            session=day,
         )
         record_gate(
             connection,
