@@ -12,6 +12,7 @@ from decimal import Decimal
 
 from sqlalchemy import Connection
 
+from desk.adoption import adopt
 from desk.controls import Verdict
 from desk.errors import Ambiguous, Halt, Refused, Transient
 from desk.ledger.alerts import raise_alert
@@ -23,7 +24,7 @@ from desk.ledger.trading_state import current_state, set_state
 from desk.orders import BrokerOrder, Leg, OrderState
 from desk.own_orders import closing_order, mismatch
 from desk.ports import Broker, Waiter
-from desk.reconcile import Books, Reconciler, adopt
+from desk.reconcile import Books, Reconciler
 from desk.strategy import Controls
 from desk.tripping import trip, trip_on_rejects
 

@@ -1,4 +1,4 @@
-"""Ledger and broker, made equal by evidence: orders, then positions, then the fills behind a change.
+"""Ledger and broker, made equal by evidence: orders, positions, orders again, then the fills behind a change.
 
 Only what the broker gives evidence for is healed. What it does not explain is a difference, and stays one.
 """
@@ -13,54 +13,32 @@ from typing import Protocol
 
 from sqlalchemy import Connection
 
+from desk.adoption import UNPROVEN, adopt, ledger_state
+from desk.errors import Transient
 from desk.ledger.alerts import raise_alert
 from desk.ledger.engine import Ledger
 from desk.ledger.orders import (
     LedgerOrder,
     books_stamp,
     live_orders,
-    move,
     order_by_broker_id,
-    order_of,
     orders_of_trade,
     record_fill,
     record_order,
-    restate,
 )
 from desk.ledger.records import Severity
 from desk.ledger.trades import Trade, apply_adjustment, apply_fill, open_trades
-from desk.orders import (
-    OUR_PREFIX,
-    TERMINAL_STATES,
-    BrokerOrder,
-    BrokerStatus,
-    Leg,
-    OrderState,
-    OrderType,
-    Side,
-    TimeInForce,
-)
+from desk.orders import OUR_PREFIX, BrokerOrder, Leg, OrderState, OrderType, Side, TimeInForce
 from desk.portfolio import Fill, Position, shares
 from desk.ports import Broker
 from desk.strategy import Controls
 from desk.tripping import trip_on_slippage
 
-__all__ = ["UNPROVEN", "Books", "Reconciler", "adopt", "ledger_state"]
+__all__ = ["Books", "Reconciler"]
 
-_STATES: Mapping[BrokerStatus, OrderState] = {
-    BrokerStatus.FILLED: OrderState.FILLED,
-    BrokerStatus.CANCELED: OrderState.CANCELED,
-    BrokerStatus.EXPIRED: OrderState.EXPIRED,
-    BrokerStatus.REJECTED: OrderState.REJECTED,
-    BrokerStatus.REPLACED: OrderState.REPLACED,
-    BrokerStatus.PENDING_CANCEL: OrderState.CANCELLING,
-    BrokerStatus.PARTIALLY_FILLED: OrderState.PARTIAL,
-    BrokerStatus.UNRECOGNISED: OrderState.UNKNOWN,
-}
-# Not adopted here: the order protocol's resolver first proves that the broker's order is the one we sent.
-UNPROVEN = frozenset({OrderState.RESERVED, OrderState.SENDING, OrderState.UNKNOWN, OrderState.QUARANTINED})
 _UNSENT = frozenset({OrderState.PLANNED, OrderState.RESERVED})
 _OVERLAP = timedelta(minutes=1)
+_READINGS_MAX = 5
 
 
 class HoldingLimit(Protocol):
@@ -78,83 +56,6 @@ class Books:
     broker_orders: Mapping[str, BrokerOrder]  # by client order id, legs included
     positions: Mapping[str, Position]
     differences: tuple[str, ...]
-
-
-def ledger_state(order: BrokerOrder) -> OrderState:
-    """The ledger's word for what the broker says of an order."""
-    state = _STATES.get(order.status)
-    if state is not None:
-        return state
-    return OrderState.PARTIAL if order.filled_quantity > 0 else OrderState.ACKED
-
-
-def adopt(connection: Connection, *, account: str, known: LedgerOrder, found: BrokerOrder, at: datetime) -> None:
-    """Write what the broker says of an order and of the legs it made under it. Filled shares never fall."""
-    state = ledger_state(found)
-    filled = max(known.filled_quantity, found.filled_quantity)
-    values: dict[str, object] = {
-        "broker_order_id": found.broker_order_id,
-        "filled_quantity": filled,
-        "filled_avg_price": found.filled_avg_price,
-    }
-    if found.quantity != known.quantity:  # a split, or a target that part-filled and shrank its stop
-        values |= {"quantity": max(found.quantity, filled)}
-        values |= {"limit_price": found.limit_price, "stop_price": found.stop_price}
-    detail = {"broker_order_id": found.broker_order_id, "status": found.status.value, "filled": str(filled)}
-    never = TERMINAL_STATES - {OrderState.LAPSED, OrderState.REJECTED} - {state}
-    if not move(
-        connection,
-        account=account,
-        client_order_id=known.client_order_id,
-        to=state,
-        unless=never,
-        at=at,
-        detail=detail,
-        values=values,
-    ):
-        restate(connection, account=account, client_order_id=known.client_order_id, at=at, filled_quantity=filled)
-    for leg in found.legs:
-        _adopt_leg(connection, account, known, leg, at)
-
-
-def _adopt_leg(connection: Connection, account: str, parent: LedgerOrder, leg: BrokerOrder, at: datetime) -> None:
-    known = order_of(connection, account=account, client_order_id=leg.client_order_id)
-    if known is None:
-        kind = Leg.TARGET if leg.order_type is OrderType.LIMIT else Leg.STOP
-        siblings = orders_of_trade(
-            connection, account=account, strategy=parent.strategy, session=parent.session, symbol=parent.symbol
-        )
-        known = LedgerOrder(
-            client_order_id=leg.client_order_id,
-            parent_client_order_id=parent.client_order_id,
-            session=parent.session,
-            strategy=parent.strategy,
-            strategy_version=parent.strategy_version,
-            symbol=parent.symbol,
-            leg=kind,
-            generation=sum(order.leg is kind for order in siblings),
-            side=leg.side,
-            order_type=leg.order_type,
-            order_class=leg.order_class,
-            time_in_force=TimeInForce(leg.time_in_force),
-            quantity=leg.quantity,
-            limit_price=leg.limit_price,
-            stop_price=leg.stop_price,
-            take_profit_price=None,
-            stop_loss_price=None,
-            reason="take-profit" if kind is Leg.TARGET else "stop-loss",
-            state=OrderState.ACKED,
-            broker_order_id=leg.broker_order_id,
-            filled_quantity=Decimal(0),
-            filled_avg_price=None,
-            attempt=0,
-            not_after=parent.not_after,
-            created_at=leg.submitted_at,
-            sent_at=leg.submitted_at,
-            updated_at=at,
-        )
-        record_order(connection, account=account, order=known, detail={"made by": parent.client_order_id})
-    adopt(connection, account=account, known=known, found=leg, at=at)
 
 
 class Reconciler:
@@ -178,22 +79,19 @@ class Reconciler:
         self._orders: tuple[str, list[LedgerOrder]] | None = None
 
     def reconcile(self, now: datetime) -> Books:
-        """One reading: orders, positions, and the fills and splits behind whatever changed.
+        """Read orders and positions, and the fills and splits behind whatever changed.
 
-        Raises Transient when the broker cannot be read: a failed read is not "flat".
+        What is as the ledger has it agrees with an earlier reading already. Anything else is read until two readings
+        of the orders, with the positions between them, agree. Raises Transient when they never do, or the broker
+        cannot be read: a failed read is not "flat".
         """
         trades, known = self._booked()
         since = min([order.created_at for order in known] + [trade.entered_at for trade in trades], default=None)
         found = self._read_orders(known, trades, since)
-        positions = {position.symbol: position for position in self._broker.positions()}
-        ours = {order.client_order_id for order in known}
-        changed = [
-            order
-            for order in known
-            if _differs(order, found.get(order.client_order_id)) or _has_unborn_legs(order, ours, found)
-        ]
-        if changed or _unequal(trades, positions):
-            self._heal(known, changed, trades, found, positions, since or now, now)
+        positions = self._read_positions()
+        if _changed(known, found) or _unequal(trades, positions):
+            found, positions = self._read_until_agreed(known, trades, since, found, positions)
+            self._heal(known, _changed(known, found), trades, found, positions, since or now, now)
             trades, known = self._booked()
         return Books(
             trades=tuple(trades),
@@ -208,7 +106,7 @@ class Reconciler:
         trades, known = self._booked()
         since = min([order.created_at for order in known] + [trade.entered_at for trade in trades], default=None)
         found = self._read_orders(known, trades, since)
-        positions = {position.symbol: position for position in self._broker.positions()}
+        positions = self._read_positions()
         return (*_differences(trades, positions), *order_differences(known, found))
 
     def _booked(self) -> tuple[list[Trade], list[LedgerOrder]]:
@@ -225,6 +123,26 @@ class Reconciler:
             with self._ledger.at_once() as connection:
                 self._orders = orders_stamp, live_orders(connection, account=self._account)
         return self._trades[1], self._orders[1]
+
+    def _read_positions(self) -> dict[str, Position]:
+        return {position.symbol: position for position in self._broker.positions()}
+
+    def _read_until_agreed(
+        self,
+        known: Sequence[LedgerOrder],
+        trades: Sequence[Trade],
+        since: datetime | None,
+        found: dict[str, BrokerOrder],
+        positions: dict[str, Position],
+    ) -> tuple[dict[str, BrokerOrder], dict[str, Position]]:
+        for _ in range(_READINGS_MAX):
+            again = self._read_orders(known, trades, since)
+            if _said(again) == _said(found):
+                return again, positions
+            found, positions = again, self._read_positions()
+        raise Transient(
+            f"orders of account {self._account}: no two of {_READINGS_MAX + 1} readings agree; nothing is healed"
+        )
 
     def _read_orders(
         self, known: Sequence[LedgerOrder], trades: Sequence[Trade], since: datetime | None
@@ -363,6 +281,20 @@ class Reconciler:
             symbol=fill.symbol,
         )
         return order
+
+
+def _changed(known: Sequence[LedgerOrder], found: Mapping[str, BrokerOrder]) -> list[LedgerOrder]:
+    """Live orders of which the broker says something new."""
+    ours = {order.client_order_id for order in known}
+    return [
+        order
+        for order in known
+        if _differs(order, found.get(order.client_order_id)) or _has_unborn_legs(order, ours, found)
+    ]
+
+
+def _said(found: Mapping[str, BrokerOrder]) -> dict[str, tuple[object, ...]]:
+    return {name: (order.status, order.filled_quantity, order.quantity) for name, order in found.items()}
 
 
 def _differs(order: LedgerOrder, found: BrokerOrder | None) -> bool:

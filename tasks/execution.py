@@ -27,8 +27,11 @@ from desk.reconcile import Books
 from tasks.office import Office, office
 from tasks.step import step
 
-__all__ = ["bare_trades", "close_sold", "one_at_a_time", "recover", "send_entries", "settle_entries"]
+__all__ = ["bare_trades", "close_sold", "one_at_a_time", "overdue_entries", "recover", "send_entries", "settle_entries"]
 
+_LOOK_S = 5.0
+_PARTIAL_AT_MOST = timedelta(seconds=10)  # then an entry is cancelled, and what was filled gets an OCO of its own
+_NOT_CANCELLABLE = (OrderState.UNKNOWN, OrderState.QUARANTINED, OrderState.CANCELLING)
 _ENTRY_FILL_S = 30.0  # an entry that has not filled by then is cancelled, and what was filled gets its own OCO
 
 
@@ -97,7 +100,7 @@ def settle_entries(session: date, sent: list[str], sold: list[str]) -> Mapping[s
     if is_halted:
         desk.orders.stand_down()
     desk.orders.resolve(patient=True)  # a lost answer is looked up now, not left to the next run
-    books = desk.orders.settle(_entries(desk, sent), within_s=0.0 if is_halted else _ENTRY_FILL_S)
+    books = _follow(desk, _entries(desk, sent), within_s=0.0 if is_halted else _ENTRY_FILL_S)
     open_entries = [order for order in books.orders if order.leg is Leg.ENTRY and order.client_order_id in sent]
     if open_entries:
         books = desk.orders.cancel([order for order in open_entries if order.state is not OrderState.UNKNOWN])
@@ -112,6 +115,40 @@ def settle_entries(session: date, sent: list[str], sold: list[str]) -> Mapping[s
         "bought": sorted(trade.symbol for trade in trades if trade.session == session),
         "sold": sold,
     }
+
+
+def _follow(desk: Office, order_ids: list[str], *, within_s: float) -> Books:
+    """Follow orders to their end. An entry that stays partly filled is not waited for: its shares need a stop."""
+    waited = 0.0
+    while True:
+        slice_s = min(_LOOK_S, within_s - waited)
+        books = desk.orders.settle(order_ids, within_s=slice_s)
+        waited += slice_s
+        overdue = overdue_entries(books, desk.broker.clock().now)
+        if overdue:
+            books = desk.orders.cancel(overdue)
+            for trade in bare_trades(books):
+                desk.orders.protect(trade)
+        is_under_way = any(order.client_order_id in order_ids for order in books.orders)
+        if not is_under_way or waited >= within_s:
+            return books
+
+
+def overdue_entries(books: Books, now: datetime) -> list[LedgerOrder]:
+    """Entries at the broker that must not stay: partly filled for 10 s and more, or past the decision's cutoff.
+
+    The broker puts a stop under a bracket only when it is filled completely, however long that takes.
+    """
+    filling = {(trade.strategy, trade.session, trade.symbol): trade.entered_at for trade in books.trades}
+    overdue = []
+    for order in books.orders:
+        if order.leg is not Leg.ENTRY or order.broker_order_id is None or order.state in _NOT_CANCELLABLE:
+            continue
+        since = filling.get((order.strategy, order.session, order.symbol))
+        is_stuck = order.filled_quantity > 0 and since is not None and now - since >= _PARTIAL_AT_MOST
+        if is_stuck or now > order.not_after:
+            overdue.append(order)
+    return overdue
 
 
 def bare_trades(books: Books) -> list[Trade]:

@@ -20,7 +20,7 @@ from desk.ledger.trading_state import current_state
 from desk.market import Quote
 from desk.orders import Leg, OrderState
 from desk.reconcile import Books
-from tasks.execution import bare_trades
+from tasks.execution import bare_trades, overdue_entries
 from tasks.office import Office, office
 from tasks.shift import LEFT_TO, Shift
 from tasks.step import step
@@ -88,6 +88,10 @@ def _look(desk: Office, now: Shift, cycle: _Cycle) -> None:
         with cycle.apart("orders"):
             desk.orders.resolve(patient=False)
         books = desk.orders.reconcile()
+    overdue = overdue_entries(books, cycle.at)
+    if overdue:  # whoever sent them is gone, or slow: their shares have no stop until they end
+        with cycle.apart("entries"):
+            books = desk.orders.cancel(overdue)
     cycle.expected = len(books.positions)
     cycle.position_hash = _hash(books)
     cycle.errors += books.differences
