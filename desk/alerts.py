@@ -53,6 +53,7 @@ KINDS: dict[str, Kind] = {
     "decider.fallback": Kind("let the fallback rule decide", "onepath why SYMBOL --session {session}"),
     "disk.filling": Kind("nothing: it removes no data by itself", "df -h; du -sh var/*"),
     "fill.slipped": Kind("kept the position and its stop", "onepath why {symbol}"),
+    "foreign.order": Kind("stopped entries in {symbol}", "onepath alerts ack {id} --by YOUR-NAME"),
     "foreign.sold": Kind("took the sale into the books and stopped entries in {symbol}", "onepath why {symbol}"),
     "ledger.returned": Kind("paged without the outbox while it was away", "onepath status"),
     "ledger.unreachable": Kind("pages without the outbox; nothing is traded without a ledger", "onepath status"),

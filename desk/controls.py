@@ -33,6 +33,7 @@ CONTROLS = (
     "order quantity",
     "twin",
     "self-trade",
+    "foreign activity",
     "positions",
     "symbol exposure",
     "gross exposure",
@@ -86,6 +87,7 @@ class Activity:
     turnover_day: Decimal  # USD bought and sold, and being bought
     fallback_sessions: int  # in a row up to now, although there was a champion
     checked_at: datetime | None  # when the gate passed on the very decisions; None: it never did
+    foreign_orders: int  # in the symbol, sent elsewhere, not acknowledged
     opening_equity: Decimal  # of this day
     high_water_equity: Decimal  # the highest a day opened with
 
@@ -111,7 +113,7 @@ def judge_entry(
         *_on_the_moment(strategy.controls, exposure, activity, session, now, not_after),
         *_on_the_instrument(request, strategy, quote, asset, now),
         *_on_the_order(request, strategy.controls, exposure, volume_20d),
-        *_on_the_portfolio(request, strategy, exposure),
+        *_on_the_portfolio(request, strategy, exposure, activity),
         *_on_conduct(request, strategy.controls, exposure, activity),
         *judge_losses(
             exposure.equity,
@@ -208,7 +210,9 @@ def _on_the_order(request: OrderRequest, limits: Controls, exposure: Exposure, v
     )
 
 
-def _on_the_portfolio(request: OrderRequest, strategy: Strategy, exposure: Exposure) -> Iterator[Verdict]:
+def _on_the_portfolio(
+    request: OrderRequest, strategy: Strategy, exposure: Exposure, activity: Activity
+) -> Iterator[Verdict]:
     limits, value = strategy.controls, _price(request) * request.quantity
     has_twin, is_sold = request.symbol in exposure.symbols, request.symbol in exposure.selling
     of_symbol = (exposure.held or {}).get(request.symbol, Decimal(0)) + value
@@ -218,6 +222,8 @@ def _on_the_portfolio(request: OrderRequest, strategy: Strategy, exposure: Expos
         "twin", not has_twin, "no entry or position in the symbol", "one exists" if has_twin else "none", alerts=True
     )
     yield _verdict("self-trade", not is_sold, "no live sell order in the symbol", "one exists" if is_sold else "none")
+    foreign = activity.foreign_orders
+    yield _verdict("foreign activity", not foreign, "no order of others in the symbol unacknowledged", str(foreign))
     yield _verdict(
         "positions",
         len(exposure.symbols) < strategy.positions_max,

@@ -21,7 +21,7 @@ from desk.ledger.orders import LedgerOrder, live_orders, move, order_of, orders_
 from desk.ledger.records import Severity, TradingState
 from desk.ledger.trades import Trade
 from desk.ledger.trading_state import current_state, set_state
-from desk.orders import BrokerOrder, Leg, OrderState
+from desk.orders import BrokerOrder, Leg, OrderState, Side
 from desk.own_orders import closing_order, mismatch
 from desk.ports import Broker, Waiter
 from desk.reconcile import Books, Reconciler
@@ -163,6 +163,8 @@ class OrderDesk:
         still = {order.client_order_id for order in legs} & {order.client_order_id for order in books.orders}
         if still:
             raise Transient(f"closing {trade.symbol}: exit legs {sorted(still)} did not end in {_CANCEL_POLLS_MAX} s")
+        if self._cancel_buys(books, trade):
+            books = self.reconcile()
         rest = next((t for t in books.trades if _same(t, trade)), None)
         position = books.positions.get(trade.symbol)
         exits = [order for order in self._of(trade) if order.leg is Leg.EXIT]
@@ -173,6 +175,17 @@ class OrderDesk:
             return Decimal(0)
         self._send_new(self._made(trade, Leg.EXIT, len(exits), quantity, reason), reference)
         return quantity
+
+    def _cancel_buys(self, books: Books, trade: Trade) -> bool:
+        """Whoever sent a buy in this symbol: resting, it would have the broker refuse our sale as a wash trade."""
+        buys = [
+            order
+            for order in books.broker_orders.values()
+            if order.symbol == trade.symbol and order.side is Side.BUY and not order.status.is_terminal
+        ]
+        for order in buys:
+            self._broker.cancel(order.broker_order_id)
+        return bool(buys)
 
     def protect(self, trade: Trade) -> None:
         """Give an unprotected trade a stop and a target at the broker: one OCO over all that is left of it."""

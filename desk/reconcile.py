@@ -17,6 +17,7 @@ from desk.adoption import UNPROVEN, adopt, ledger_state
 from desk.errors import Transient
 from desk.ledger.alerts import raise_alert
 from desk.ledger.engine import Ledger
+from desk.ledger.external import record_external
 from desk.ledger.orders import (
     LedgerOrder,
     books_stamp,
@@ -39,6 +40,7 @@ __all__ = ["Books", "Reconciler"]
 _UNSENT = frozenset({OrderState.PLANNED, OrderState.RESERVED})
 _OVERLAP = timedelta(minutes=1)
 _READINGS_MAX = 5
+_FIRST_LOOK = timedelta(days=1)  # of a process that just began
 
 
 class HoldingLimit(Protocol):
@@ -77,6 +79,8 @@ class Reconciler:
         self._limits = limits
         self._trades: tuple[str, list[Trade]] | None = None  # with the stamp they were read under, as the orders
         self._orders: tuple[str, list[LedgerOrder]] | None = None
+        self._seen: set[str] = set()  # client order ids of which it is known whose they are
+        self._looked_at: datetime | None = None  # when the broker's orders were read last
 
     def reconcile(self, now: datetime) -> Books:
         """Read orders and positions, and the fills and splits behind whatever changed.
@@ -86,12 +90,15 @@ class Reconciler:
         cannot be read: a failed read is not "flat".
         """
         trades, known = self._booked()
-        since = min([order.created_at for order in known] + [trade.entered_at for trade in trades], default=None)
+        since = self._since(known, trades, now)
         found = self._read_orders(known, trades, since)
         positions = self._read_positions()
+        if not found.keys() <= self._seen:
+            self._note_foreign(found, now)
+        self._looked_at = now
         if _changed(known, found) or _unequal(trades, positions):
             found, positions = self._read_until_agreed(known, trades, since, found, positions)
-            self._heal(known, _changed(known, found), trades, found, positions, since or now, now)
+            self._heal(known, _changed(known, found), trades, found, positions, since, now)
             trades, known = self._booked()
         return Books(
             trades=tuple(trades),
@@ -101,10 +108,10 @@ class Reconciler:
             differences=tuple(_differences(trades, positions)),
         )
 
-    def compare(self) -> tuple[str, ...]:
+    def compare(self, now: datetime) -> tuple[str, ...]:
         """Every difference between ledger and broker as they are now, shares and orders; nothing is healed by it."""
         trades, known = self._booked()
-        since = min([order.created_at for order in known] + [trade.entered_at for trade in trades], default=None)
+        since = self._since(known, trades, now)
         found = self._read_orders(known, trades, since)
         positions = self._read_positions()
         return (*_differences(trades, positions), *order_differences(known, found))
@@ -124,6 +131,20 @@ class Reconciler:
                 self._orders = orders_stamp, live_orders(connection, account=self._account)
         return self._trades[1], self._orders[1]
 
+    def _since(self, known: Sequence[LedgerOrder], trades: Sequence[Trade], now: datetime) -> datetime:
+        """From when on the broker's orders are read: as far back as anything lives, and as we last looked."""
+        looked_at = now - _FIRST_LOOK if self._looked_at is None else self._looked_at
+        return min([order.created_at for order in known] + [trade.entered_at for trade in trades] + [looked_at])
+
+    def _note_foreign(self, found: Mapping[str, BrokerOrder], now: datetime) -> None:
+        """An order with an id the ledger does not know, and no parent of ours: somebody else is at work here."""
+        legs = {leg.client_order_id for order in found.values() for leg in order.legs}
+        new = [order for name, order in found.items() if name not in self._seen and name not in legs]
+        if new:
+            with self._ledger.transaction() as connection:
+                record_external(connection, account=self._account, orders=new, at=now)
+        self._seen |= found.keys()
+
     def _read_positions(self) -> dict[str, Position]:
         return {position.symbol: position for position in self._broker.positions()}
 
@@ -131,7 +152,7 @@ class Reconciler:
         self,
         known: Sequence[LedgerOrder],
         trades: Sequence[Trade],
-        since: datetime | None,
+        since: datetime,
         found: dict[str, BrokerOrder],
         positions: dict[str, Position],
     ) -> tuple[dict[str, BrokerOrder], dict[str, Position]]:
@@ -145,10 +166,8 @@ class Reconciler:
         )
 
     def _read_orders(
-        self, known: Sequence[LedgerOrder], trades: Sequence[Trade], since: datetime | None
+        self, known: Sequence[LedgerOrder], trades: Sequence[Trade], since: datetime
     ) -> dict[str, BrokerOrder]:
-        if since is None:
-            return {}
         listed = self._broker.orders(status="all", after=since - _OVERLAP)
         found = {order.client_order_id: order for parent in listed for order in (parent, *parent.legs)}
         for order in known:  # an id we sent that the list lacks is looked up by itself: lists may be late

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
 from decimal import Decimal
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -241,10 +242,7 @@ def _notes(
     of_the_file: Sequence[str], closed: Sequence[Closing], failures: Sequence[str], states: Sequence[StateChange]
 ) -> Iterator[str]:
     yield from of_the_file
-    for change in states:
-        if change.state is not TradingState.ACTIVE and change.at is not None:
-            day = change.at.astimezone(NEW_YORK).date()
-            yield f"{day}: {change.state.value} by {change.set_by}, resumed the next morning ({change.reason})"
+    yield from _stops(states)
     for closing in closed:
         for difference in closing.differences:
             yield f"{closing.session}: books closed with a difference, {difference}"
@@ -252,6 +250,17 @@ def _notes(
         yield f"stage failed: {failure}"
     if len(failures) > _FAILURES_SHOWN:
         yield f"{len(failures) - _FAILURES_SHOWN} more stages failed"
+
+
+def _stops(states: Sequence[StateChange]) -> Iterator[str]:
+    """When the controls stopped entries: one note for sessions in a row that the same control stopped."""
+    stops = [change for change in states if change.state is not TradingState.ACTIVE and change.at is not None]
+    for _, group in groupby(stops, key=lambda change: (change.state, change.set_by)):
+        changes = list(group)
+        first = changes[0]
+        days = sorted({change.at.astimezone(NEW_YORK).date() for change in changes if change.at is not None})
+        when = f"{days[0]}" if len(days) == 1 else f"{days[0]} to {days[-1]}, {len(days)} sessions"
+        yield f"{when}: {first.state.value} by {first.set_by}, resumed each next morning ({first.reason})"
 
 
 _TIME = pa.timestamp("us", tz="UTC")

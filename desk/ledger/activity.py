@@ -8,6 +8,7 @@ from itertools import takewhile
 from sqlalchemy import Connection, select, text
 
 from desk.controls import Activity
+from desk.ledger.external import unacknowledged
 from desk.ledger.records import Anchors, DecisionSet
 from desk.ledger.tables import decision_sets, gate_results
 from desk.market import at_new_york
@@ -53,6 +54,7 @@ def activity(
         turnover_day=row.turnover + row.under_way,
         fallback_sessions=fallback_sessions(connection, account=account),
         checked_at=_checked_at(connection, account, decided),
+        foreign_orders=unacknowledged(connection, account=account, symbol=symbol),
         opening_equity=anchors.opening_equity,
         high_water_equity=anchors.high_water_equity,
     )

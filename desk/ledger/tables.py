@@ -494,6 +494,24 @@ alert_acknowledgements = Table(  # someone has seen it and looks after it
     CheckConstraint("acknowledged_by <> ''", name="acknowledged_by_named"),
 )
 
+external_orders = Table(  # at the broker, and sent by nobody here
+    "external_orders",
+    metadata,
+    Column("account", Text, ForeignKey("accounts.account"), primary_key=True),
+    Column("broker_order_id", Text, primary_key=True),
+    Column("client_order_id", Text, nullable=False),
+    Column("symbol", Text, nullable=False),
+    Column("side", Text, nullable=False),
+    Column("order_type", Text, nullable=False),
+    _shares("quantity"),
+    _time("submitted_at"),
+    _time("seen_at"),
+    Column("alert_id", BigInteger, ForeignKey("alerts.alert_id"), nullable=False),  # acknowledged: entries may go on
+    _recorded_at(),
+    _one_of("side", Side, "side_known"),
+    Index("ix_external_orders_symbol", "account", "symbol"),
+)
+
 gate_results = Table(
     "gate_results",
     metadata,
@@ -555,4 +573,5 @@ APPEND_ONLY = (
     "gate_results",
     "trading_states",
     "equity_anchors",
+    "external_orders",
 )

@@ -60,10 +60,10 @@ def reconcile(home: HomeOption = None) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     with at_desk(settings_of(home)) as desk:
-        before = desk.reconciler.compare()
+        before = desk.reconciler.compare(desk.broker.clock().now)
         desk.orders.resolve(patient=False)
         books = desk.orders.reconcile()
-        after = desk.reconciler.compare()
+        after = desk.reconciler.compare(desk.broker.clock().now)
     for difference in before:
         if difference not in after:
             console.print(f"[green]healed[/] {escape(difference)}")

@@ -114,6 +114,7 @@ BROKEN: dict[str, Break] = {
     "order quantity": limits(order_quantity_max_volume_fraction=Decimal("0.000001")),
     "twin": pretend(symbols=frozenset({"ACME", "BETA"})),
     "self-trade": pretend(selling=frozenset({"BETA"})),
+    "foreign activity": pretend(foreign_orders=1),
     "positions": numbers(positions_max=1),
     "symbol exposure": limits(symbol_exposure_max_fraction=Decimal("0.001")),
     "gross exposure": limits(gross_exposure_max_fraction=Decimal("0.001")),

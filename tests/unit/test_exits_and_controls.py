@@ -89,6 +89,7 @@ ACTIVITY = Activity(
     turnover_day=Decimal(0),
     fallback_sessions=0,
     checked_at=NOON,
+    foreign_orders=0,
     opening_equity=Decimal(100_000),
     high_water_equity=Decimal(100_000),
 )
@@ -170,6 +171,7 @@ BREAKING = [
     ({"volume_20d": 1000}, "order quantity"),
     ({"exposure": exposed(symbols=frozenset({"ACME"}))}, "twin"),
     ({"exposure": exposed(selling=frozenset({"ACME"}))}, "self-trade"),
+    ({"activity": done(foreign_orders=1)}, "foreign activity"),
     ({"exposure": exposed(symbols=frozenset(f"S{n}" for n in range(20)))}, "positions"),
     ({"exposure": exposed(held={"ACME": Decimal(7_000)})}, "symbol exposure"),
     ({"exposure": exposed(gross=Decimal(99_000))}, "gross exposure"),
