@@ -88,7 +88,7 @@ def open_ledger(settings: Settings, *, pool_size: int = 2) -> Ledger:
 
 
 class Eyes:
-    """Looks, and remembers what one look cannot tell: since when a stop has been missing."""
+    """Looks, and remembers what one look cannot tell: since when a stop has been missing, and what failed before."""
 
     def __init__(
         self,
@@ -105,6 +105,7 @@ class Eyes:
         self._asks_broker: Source[BrokerSight] = Source("broker", within_s=within_s)
         self._asks_ledger: Source[LedgerSight] = Source("ledger", within_s=within_s)
         self._bare_since: dict[str, datetime] = {}
+        self._failing: set[str] = set()
         self._oldest_entry: datetime | None = None
         self._sessions: tuple[Session, ...] = ()
         self.account: str | None = settings.account
@@ -129,13 +130,17 @@ class Eyes:
                 broker = self._with_fills(broker, ledger)
             except OnepathError as error:
                 broker, broker_error = None, str(error)
+        prefect_error = self._prefect_error()
+        failing = {name for name, error in (("broker", broker_error), ("prefect", prefect_error)) if error}
+        new_failures, self._failing = frozenset(failing - self._failing), failing
         return Sight(
             at=broker.now if broker else ledger.standing.as_of if ledger else self._wall(),
             broker=broker,
             broker_error=broker_error,
             ledger=ledger,
             ledger_error=ledger_error,
-            prefect_error=self._prefect_error(),
+            prefect_error=prefect_error,
+            new_failures=new_failures,
             disks=_disks(self._settings.home),
             stuck_channels=tuple(stuck_channels),
             bare_since=dict(self._bare_since),

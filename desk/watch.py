@@ -90,6 +90,7 @@ class Sight:
     ledger: LedgerSight | None = None
     ledger_error: str | None = None
     prefect_error: str | None = None
+    new_failures: frozenset[str] = frozenset()  # of "broker" and "prefect": failed now, answered the look before
     disks: Sequence[Disk] = ()
     stuck_channels: Sequence[str] = ()
     bare_since: Mapping[str, datetime] = field(default_factory=dict)  # symbols without a live stop, by the broker
@@ -172,12 +173,13 @@ def _live(orders: Sequence[BrokerOrder]) -> Iterator[BrokerOrder]:
 
 
 def _about_sources(sight: Sight) -> Iterator[Finding]:
+    """A hiccup of a server over the network pages nobody: it has to fail twice in a row. The ledger pages at once."""
     day = sight.day
-    if sight.broker_error is not None:
+    if sight.broker_error is not None and "broker" not in sight.new_failures:
         yield Finding("broker.unreachable", f"the broker cannot be read: {sight.broker_error}", session=day)
     if sight.ledger_error is not None:
         yield Finding("ledger.unreachable", f"the ledger cannot be read: {sight.ledger_error}", session=day)
-    if sight.prefect_error is not None:
+    if sight.prefect_error is not None and "prefect" not in sight.new_failures:
         yield Finding(
             "prefect.unreachable",
             f"Prefect's server does not answer: {sight.prefect_error}",

@@ -61,9 +61,10 @@ def watch(settings: Settings, *, stop: threading.Event, period_s: float = PERIOD
 
 
 def look_once(settings: Settings) -> list[Finding]:
-    """What one look finds. Pages nobody."""
+    """What is found now. Pages nobody. What seems down is looked at once more: it may have been a hiccup."""
     with closing(_eyes(settings, channels_of(settings))) as eyes:
-        return judge(eyes.look())
+        sight = eyes.look()
+        return judge(eyes.look() if sight.new_failures else sight)
 
 
 class Pager:

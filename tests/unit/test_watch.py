@@ -229,6 +229,23 @@ def test_each_source_that_cannot_be_read_pages_and_the_rest_is_still_judged() ->
     assert not has_evidence(replace(QUIET, broker=None), [])
 
 
+def test_one_hiccup_of_broker_or_prefect_pages_nobody_and_is_no_evidence() -> None:
+    hiccup = replace(
+        QUIET,
+        broker=None,
+        broker_error="timeout",
+        prefect_error="timeout",
+        new_failures=frozenset({"broker", "prefect"}),
+    )
+
+    assert judge(hiccup) == []
+    assert not has_evidence(hiccup, [])
+    assert [found.kind for found in judge(replace(hiccup, new_failures=frozenset()))] == [
+        "broker.unreachable",
+        "prefect.unreachable",
+    ]
+
+
 def test_the_books_of_another_account_are_no_evidence() -> None:
     assert the_one(broker(account="SIM-2")).kind == "broker.unlike"
 
