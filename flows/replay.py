@@ -71,6 +71,7 @@ class Result:
     trades: tuple[TradeFact, ...]  # oldest entry first
     failures: tuple[str, ...]
     notes: tuple[str, ...]
+    stops: tuple[str, ...] = ()  # when and why a control had stopped entries; also among the notes
 
     @property
     def equity(self) -> tuple[tuple[date, Decimal], ...]:
@@ -177,6 +178,7 @@ def run(
         trades=tuple(sorted(trades, key=lambda trade: (trade.entered_at, trade.symbol, trade.strategy))),
         failures=tuple(failures),
         notes=tuple(_notes(replay.market.notes.sentences, closed, failures, states)),
+        stops=tuple(_stops(states)),
     )
 
 

@@ -224,11 +224,20 @@ def _exposure(desk: Office, account: Account) -> Exposure:
     return Exposure(
         equity=account.equity,
         buying_power=account.buying_power - _at_full_size(unsent),
-        gross=account.long_market_value + _at_full_size(entries),
+        gross=_gross(held, entries),
         symbols=frozenset({trade.symbol for trade in trades} | {order.symbol for order in entries}),
         trading_state=state.state.value,
         selling=frozenset(order.symbol for order in live if order.side is Side.SELL),
         held=held,
+    )
+
+
+def _gross(held: Mapping[str, Decimal], entries: list[LedgerOrder]) -> Decimal:
+    """USD held and under way. What of an entry has filled is held already: each symbol counts by the larger of both."""
+    full = {order.symbol: _at_full_size([order]) for order in entries}
+    return sum(
+        (max(held.get(symbol, Decimal(0)), full.get(symbol, Decimal(0))) for symbol in held.keys() | full.keys()),
+        Decimal(0),
     )
 
 

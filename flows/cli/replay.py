@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["replay"]
 
+_STOPS_SHOWN = 5
 _FAILURES_SHOWN = 5
 
 
@@ -107,6 +108,10 @@ def _tell(result: Result, chosen: Replay, took_s: float, target: Path, home: Pat
         table.add_row("stages failed", f"{len(result.failures)}")
         for failure in result.failures[:_FAILURES_SHOWN]:
             table.add_row("", failure)
+    for stop in result.stops[:_STOPS_SHOWN]:
+        table.add_row("entries stopped", stop)
+    if len(result.stops) > _STOPS_SHOWN:
+        table.add_row("", f"and {len(result.stops) - _STOPS_SHOWN} times more, see the report")
     table.add_row("took", f"{took_s:.1f} s, {len(sessions) / took_s:.2f} sessions a second")
     table.add_row("files", f"{target}: trades.parquet, equity.parquet, report.html")
     if result.trades:

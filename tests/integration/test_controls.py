@@ -296,6 +296,15 @@ def test_an_unknown_order_counts_at_full_size(desk: Bench, monkeypatch: pytest.M
     assert denials(desk, "BETA") == {"gross exposure"}
 
 
+def test_what_of_an_entry_has_filled_counts_once(desk: Bench) -> None:
+    """ACME is held by the time BETA is judged; the ledger does not know yet, and has its entry in full."""
+    limit(desk, gross_exposure_max_fraction=Decimal("0.021"))  # 2,100 USD: room for two of 1,005
+
+    execution(MONDAY)
+
+    assert (desk.held("ACME"), desk.held("BETA")) == (10, 10)
+
+
 def test_a_halt_cancels_live_entries_and_keeps_protective_stops(ledger: Ledger, tmp_path: Path) -> None:
     """ACME is held with its stop; BETA's limit is below the market, its entry rests."""
     resting = replace(buy_decision("BETA"), limit_price=Decimal("99"))
