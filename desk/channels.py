@@ -63,18 +63,18 @@ class FileChannel:
     pages = False
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self.name = f"file-{_digest(str(path))}"
 
     def send(self, message: Message) -> None:
         assert_no_connection_held("file channel")
         lines = b"".join(orjson.dumps(_line(alert), default=str) + b"\n" for alert in message.alerts)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab", buffering=0) as file:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab", buffering=0) as file:
                 file.write(lines)  # one write: lines of two processes do not mix
         except OSError as error:
-            raise Transient(f"file channel {self._path}: {error.strerror}") from error
+            raise Transient(f"file channel {self.path}: {error.strerror}") from error
 
 
 class AppriseChannel:

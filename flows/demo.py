@@ -17,6 +17,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from pydantic import SecretStr
 
@@ -95,9 +96,12 @@ def demo_settings(plan: DemoPlan, base: Settings) -> Settings:
     if base.database_url is not None:  # beside the real ledger, never in it
         url = base.database_url.get_secret_value()
         own = SecretStr(with_database(url, f"{parse_url(url).database}_demo"))
+    home = plan.home.expanduser().resolve()
     return base.model_copy(
         update={
-            "home": plan.home.expanduser().resolve(),
+            "home": home,
+            "alert_urls": SecretStr(f"file://{quote(str(home))}/logs/alerts.jsonl"),  # a demo wakes nobody
+            "deadman_url": None,
             "broker": BrokerKind.SIMULATED,
             "account": None,
             "alpaca_key_id": None,
