@@ -26,6 +26,7 @@ from desk.ledger.orders import (
     orders_of_trade,
     record_fill,
     record_order,
+    restate,
 )
 from desk.ledger.records import Severity
 from desk.ledger.trades import Trade, apply_adjustment, apply_fill, open_trades
@@ -41,6 +42,7 @@ _UNSENT = frozenset({OrderState.PLANNED, OrderState.RESERVED})
 _OVERLAP = timedelta(minutes=1)
 _READINGS_MAX = 5
 _FIRST_LOOK = timedelta(days=1)  # of a process that just began
+_EXTERNAL = "external-"  # begins the ids given here to orders of others that end a trade
 
 
 class HoldingLimit(Protocol):
@@ -229,12 +231,15 @@ class Reconciler:
     ) -> None:
         order = order_by_broker_id(connection, account=self._account, broker_order_id=fill.broker_order_id)
         # A fill of our own order whose answer was lost waits for the resolver: only what is proven foreign is foreign.
-        if order is None and fill.broker_order_id in foreign:
+        is_adopted = order is None and fill.broker_order_id in foreign
+        if is_adopted:
             order = self._adopt_foreign(connection, fill, now)
         if order is None or not record_fill(
             connection, account=self._account, client_order_id=order.client_order_id, fill=fill
         ):
             return
+        if not is_adopted and order.client_order_id.startswith(_EXTERNAL):
+            self._grow_foreign(connection, order, fill, now)
         apply_fill(
             connection,
             account=self._account,
@@ -250,6 +255,20 @@ class Reconciler:
         )
         trip_on_slippage(connection, account=self._account, limits=self._limits(), order=order, fill=fill, at=now)
 
+    def _grow_foreign(self, connection: Connection, order: LedgerOrder, fill: Fill, now: datetime) -> None:
+        """A further fill of an adopted order of others: it was written down as large as its first one."""
+        filled = order.filled_quantity + fill.quantity
+        value = order.filled_quantity * (order.filled_avg_price or fill.price) + fill.quantity * fill.price
+        restate(
+            connection,
+            account=self._account,
+            client_order_id=order.client_order_id,
+            at=now,
+            quantity=filled,
+            filled_quantity=filled,
+            filled_avg_price=value / filled,
+        )
+
     def _adopt_foreign(self, connection: Connection, fill: Fill, now: datetime) -> LedgerOrder | None:
         """A sell nobody here sent, of something we hold: somebody (or a delisting) closed it. The trade ends by it."""
         trade = next((t for t in open_trades(connection, account=self._account) if t.symbol == fill.symbol), None)
@@ -259,7 +278,7 @@ class Reconciler:
             connection, account=self._account, strategy=trade.strategy, session=trade.session, symbol=trade.symbol
         )
         order = LedgerOrder(
-            client_order_id=f"external-{fill.broker_order_id}"[:48],
+            client_order_id=f"{_EXTERNAL}{fill.broker_order_id}"[:48],
             parent_client_order_id=None,
             session=trade.session,
             strategy=trade.strategy,

@@ -233,6 +233,29 @@ def test_shares_sold_by_somebody_else_end_the_trade_and_raise_an_alert(desk: Ben
     assert [alert["kind"] for alert in critical] == ["foreign.order", "foreign.sold"]
 
 
+def test_shares_sold_by_somebody_else_in_parts_are_counted_whole(desk: Bench) -> None:
+    """The order of others that ends a trade is as large as all its fills, not as its first."""
+    execution(MONDAY)
+    for leg in [order.broker_order_id for order in desk.orders() if order.leg in (Leg.TARGET, Leg.STOP)]:
+        desk.office.broker.cancel(str(leg))
+    from desk.orders import OrderRequest, OrderType, Side, TimeInForce
+
+    desk.exchange.arm({"fault": "partial_stall", "fraction": 0.4, "for_s": 5, "times": 1})
+    desk.office.broker.submit(
+        OrderRequest("by-hand", "ACME", Side.SELL, Decimal(10), OrderType.MARKET, TimeInForce.DAY)
+    )
+    desk.exchange.advance(1)
+    desk.office.orders.reconcile()
+    desk.exchange.advance(120)
+
+    books = desk.office.orders.reconcile()
+
+    assert books.trades == () and books.differences == ()
+    (row,) = desk.rows("select quantity, filled_quantity, state from orders where client_order_id like 'external-%'")
+    assert dict(row) == {"quantity": 10, "filled_quantity": 10, "state": "filled"}
+    assert desk.rows("select sum(quantity) as sold from fills where side = 'sell'") == [{"sold": 10}]
+
+
 def test_a_position_nobody_here_bought_is_a_difference(desk: Bench) -> None:
     from desk.orders import OrderRequest, OrderType, Side, TimeInForce
 
