@@ -15,7 +15,7 @@ CONSTRAINTS ?= constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help setup demo lint test bench constraints clean
+.PHONY: help setup demo lint test bench soak constraints clean
 
 help:
 	@echo "make setup        the virtual environment, with the versions proven together"
@@ -23,6 +23,7 @@ help:
 	@echo "make test         lint, then every test"
 	@echo "make lint         ruff, mypy, import contracts"
 	@echo "make bench        the benchmarks"
+	@echo "make soak         10,000 simulated weeks, for a night: SEEDS=0:500 for fewer, WORKERS=8 for more cores"
 	@echo "make constraints  resolve all versions afresh and write constraints.txt"
 	@echo "make clean        remove what make made; var/, your data, stays"
 
@@ -53,6 +54,11 @@ bench: setup
 	@if compgen -G 'tests/benchmarks/test_*.py' > /dev/null; \
 	then $(BIN)/pytest -s tests/benchmarks; \
 	else echo "no benchmarks yet"; fi
+
+SEEDS ?= 0:10000
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 64))')
+soak: setup
+	$(BIN)/onepath simulate --seeds $(SEEDS) --workers $(WORKERS)
 
 # Resolved in an environment of its own, held only by the bounds in pyproject.toml. torch's "+cpu" goes: the same
 # version is the default build on some indexes.

@@ -7,7 +7,22 @@ import sys
 import typer
 
 from desk.errors import BadInput, OnepathError
-from flows.cli import alerts, data, demo, exchange, ledger, positions, replay, state, status, up, verify, watchdog, why
+from flows.cli import (
+    alerts,
+    data,
+    demo,
+    exchange,
+    ledger,
+    positions,
+    replay,
+    simulate,
+    state,
+    status,
+    up,
+    verify,
+    watchdog,
+    why,
+)
 
 __all__ = ["app", "main"]
 
@@ -26,6 +41,7 @@ app.add_typer(ledger.strategy, name="strategy")
 app.command()(demo.demo)
 app.command()(up.up)
 app.command()(replay.replay)
+app.command()(simulate.simulate)
 app.command()(status.status)
 app.command()(watchdog.watchdog)
 app.command()(why.why)
