@@ -9,11 +9,10 @@ from desk.ledger.trades import Trade
 from desk.market import Session
 from desk.strategy import Strategy
 
-__all__ = ["AT_BROKER", "HOLDING_TIME", "breached"]
+__all__ = ["HOLDING_TIME", "STOP_LOSS", "TAKE_PROFIT", "breached"]
 
 STOP_LOSS, TAKE_PROFIT = "stop-loss", "take-profit"
 TRAILING_STOP, HOLDING_TIME = "trailing stop", "holding time"
-AT_BROKER = frozenset({STOP_LOSS, TAKE_PROFIT})  # what a live leg at the broker sees to by itself
 
 _BEFORE_CLOSE = timedelta(minutes=10)
 

@@ -159,10 +159,7 @@ class OrderDesk:
         could not be ended in time: the next cycle tries again.
         """
         legs = [order for order in self._of(trade) if order.is_live and order.leg is not Leg.EXIT]
-        books = self.cancel(legs) if legs else self.reconcile()
-        still = {order.client_order_id for order in legs} & {order.client_order_id for order in books.orders}
-        if still:
-            raise Transient(f"closing {trade.symbol}: exit legs {sorted(still)} did not end in {_CANCEL_POLLS_MAX} s")
+        books = self._released(trade, legs, "closing")
         if self._cancel_buys(books, trade):
             books = self.reconcile()
         rest = next((t for t in books.trades if _same(t, trade)), None)
@@ -187,12 +184,34 @@ class OrderDesk:
             self._broker.cancel(order.broker_order_id)
         return bool(buys)
 
-    def protect(self, trade: Trade) -> None:
-        """Give an unprotected trade a stop and a target at the broker: one OCO over all that is left of it."""
-        protects = [order for order in self._of(trade) if order.leg is Leg.PROTECT]
-        if any(order.is_live for order in protects):
-            return
-        self._send_new(self._made(trade, Leg.PROTECT, len(protects), trade.remaining, "protection"), None)
+    def protect(self, trade: Trade) -> Decimal:
+        """Give an unprotected trade a stop and a target at the broker: one OCO over all that is left of it.
+
+        A target whose stop was lost holds the shares, so it is cancelled first. Returns the shares protected by this
+        call: 0 when a stop is there or on its way, or the broker has none of them free. Raises Transient as `close`.
+        """
+        orders = self._of(trade)
+        live = [order for order in orders if order.is_live]
+        if any(order.leg is Leg.STOP or (order.leg is Leg.PROTECT and _is_unproven(order)) for order in live):
+            return Decimal(0)
+        generation = sum(order.leg is Leg.PROTECT for order in orders)
+        holding = [order for order in live if order.leg in (Leg.TARGET, Leg.PROTECT)]
+        books = self._released(trade, holding, "protecting")
+        rest = next((t for t in books.trades if _same(t, trade)), None)
+        position = books.positions.get(trade.symbol)
+        if rest is None or position is None or min(rest.remaining, position.available) <= 0:
+            return Decimal(0)
+        quantity = min(rest.remaining, position.available)
+        self._send_new(self._made(trade, Leg.PROTECT, generation, quantity, "protection"), None)
+        return quantity
+
+    def _released(self, trade: Trade, legs: Collection[LedgerOrder], doing: str) -> Books:
+        """Cancel what holds the trade's shares, and read again. Raises Transient when it did not end in time."""
+        books = self.cancel(legs) if legs else self.reconcile()
+        still = {order.client_order_id for order in legs} & {order.client_order_id for order in books.orders}
+        if still:
+            raise Transient(f"{doing} {trade.symbol}: exit legs {sorted(still)} did not end in {_CANCEL_POLLS_MAX} s")
+        return books
 
     def stand_down(self) -> list[str]:
         """Cancel every entry under way, whatever else happens; protective stops and exits stay. Returns the symbols.
@@ -398,6 +417,10 @@ class OrderDesk:
                 at=now,
                 detail={"proof": f"absent among {len(listed)} orders after the session"},
             )
+
+
+def _is_unproven(order: LedgerOrder) -> bool:
+    return order.state is OrderState.RESERVED or order.state in _IN_FLIGHT
 
 
 def _same(one: Trade, other: Trade) -> bool:

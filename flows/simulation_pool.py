@@ -6,10 +6,12 @@ import logging
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
 from desk.errors import BadInput
+from flows.logs import ROOMS
 from flows.simulation import Outcome, Simulator
 
 __all__ = ["DATABASE", "SEEDS_MAX", "read_seeds", "simulate"]
@@ -37,10 +39,10 @@ def simulate(
 ) -> Iterator[Outcome]:
     """Each seed's outcome as it comes; with one worker in the order of the seeds."""
     if workers == 1:
-        quieten()
-        simulator = Simulator(server_url, f"{DATABASE}_0", families=families, weeks=weeks)
-        for seed in seeds:
-            yield simulator.run(seed, traced=traced)
+        with quiet():
+            simulator = Simulator(server_url, f"{DATABASE}_0", families=families, weeks=weeks)
+            for seed in seeds:
+                yield simulator.run(seed, traced=traced)
         return
     # Spawned: a forked child would inherit connections and locks of this process.
     context = multiprocessing.get_context("spawn")
@@ -60,14 +62,22 @@ def simulate(
         pool.shutdown(cancel_futures=True)
 
 
-def quieten() -> None:
+@contextmanager
+def quiet() -> Iterator[None]:
     """What goes wrong here is meant to: the outcome tells of it, the log does not."""
-    for room in ("desk", "expectations", "flows", "models", "tasks"):
-        logging.getLogger(room).setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(room) for room in ROOMS]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _begin(numbers: Any, server_url: str, families: Sequence[str], weeks: int) -> None:
-    quieten()
+    quiet().__enter__()  # for as long as this worker lives
     _here.append(Simulator(server_url, f"{DATABASE}_{numbers.get()}", families=families, weeks=weeks))
 
 

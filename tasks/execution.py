@@ -32,6 +32,7 @@ __all__ = ["bare_trades", "close_sold", "one_at_a_time", "overdue_entries", "rec
 _LOOK_S = 5.0
 _PARTIAL_AT_MOST = timedelta(seconds=10)  # then an entry is cancelled, and what was filled gets an OCO of its own
 _NOT_CANCELLABLE = (OrderState.UNKNOWN, OrderState.QUARANTINED, OrderState.CANCELLING)
+_ON_ITS_WAY = (OrderState.RESERVED, OrderState.SENDING, OrderState.UNKNOWN)
 _ENTRY_FILL_S = 30.0  # an entry that has not filled by then is cancelled, and what was filled gets its own OCO
 
 
@@ -152,8 +153,15 @@ def overdue_entries(books: Books, now: datetime) -> list[LedgerOrder]:
 
 
 def bare_trades(books: Books) -> list[Trade]:
-    """Trades whose shares have no live stop at the broker, and none on its way."""
-    covered = {order.symbol for order in books.orders if order.leg in (Leg.STOP, Leg.PROTECT, Leg.ENTRY, Leg.EXIT)}
+    """Trades whose shares have no live stop at the broker, and none on its way.
+
+    An OCO of ours that the broker has is no stop: the leg under it is, as long as it lives.
+    """
+    covered = {
+        order.symbol
+        for order in books.orders
+        if order.leg in (Leg.STOP, Leg.ENTRY, Leg.EXIT) or (order.leg is Leg.PROTECT and order.state in _ON_ITS_WAY)
+    }
     return [trade for trade in books.trades if trade.symbol not in covered and trade.symbol in books.positions]
 
 

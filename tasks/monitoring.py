@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from desk.alerts import deliver
 from desk.errors import OnepathError
-from desk.exits import AT_BROKER, breached
+from desk.exits import STOP_LOSS, TAKE_PROFIT, breached
 from desk.ledger.alerts import raise_alert
 from desk.ledger.monitor import last_cycle, record_cycle
 from desk.ledger.records import Exit, MonitorCycle, Severity, TradingState, Verdict
@@ -30,7 +30,8 @@ __all__ = ["QUOTE_AGE_S_MAX", "watch_positions"]
 QUOTE_AGE_S_MAX = 30.0  # an older quote is never used to decide
 _PERIOD = timedelta(seconds=60)
 _LEFT_BEHIND = (OrderState.RESERVED, OrderState.SENDING, OrderState.UNKNOWN)
-_COVERING = (Leg.STOP, Leg.PROTECT)
+# Which live leg at the broker is about to act on a breach by itself.
+_COVERING = {STOP_LOSS: (Leg.STOP,), TAKE_PROFIT: (Leg.TARGET, Leg.PROTECT)}
 
 
 @dataclass
@@ -130,8 +131,8 @@ def _unusable(trade: Trade, quote: Quote | None, cycle: _Cycle) -> str | None:
 
 def _act_on(desk: Office, books: Books, trade: Trade, bid: Decimal, breach: str, cycle: _Cycle) -> None:
     """Close it, unless a live leg at the broker is just about to: that one gets a minute."""
-    is_covered = any(order.symbol == trade.symbol and order.leg in _COVERING for order in books.orders)
-    if breach in AT_BROKER and is_covered and not _seen_before(desk, trade, breach):
+    is_covered = any(order.symbol == trade.symbol and order.leg in _COVERING.get(breach, ()) for order in books.orders)
+    if is_covered and not _seen_before(desk, trade, breach):
         cycle.exits.append(Exit(trade.symbol, f"{breach}, left to the broker's leg"))
         return
     sold = desk.orders.close(trade, breach, reference=bid)
@@ -161,8 +162,9 @@ def _see_to_cover(desk: Office, books: Books, cycle: _Cycle) -> None:
     cycle.stops = len(books.positions) - len(bare)
     for trade in bare:
         with cycle.apart(trade.symbol):
-            desk.orders.protect(trade)
-            cycle.errors.append(f"{trade.symbol}: no live stop at the broker; one was sent")
+            sent = desk.orders.protect(trade)
+            done = "one was sent" if sent else "its shares are not free for one"
+            cycle.errors.append(f"{trade.symbol}: no live stop at the broker; {done}")
 
 
 def _see_to_limits(desk: Office, now: Shift, books: Books, cycle: _Cycle) -> None:

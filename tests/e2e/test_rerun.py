@@ -113,6 +113,12 @@ def told(world: World, rows: list[Any]) -> list[tuple[object, ...]]:
     return [(row["stage"], row["state"], *((row["evidence"] or {}).get(name) for name in figures)) for row in rows]
 
 
+LEFT = {
+    "trading": {("Skipped", "left to another run, which is at work")},
+    "position-monitor": {("Skipped", "left to another monitor, which is at work")},
+}
+
+
 def test_a_session_whose_every_stage_runs_twice_at_once_buys_once(today: World, tmp_path: Path) -> None:
     """Two runner processes, held up in each stage until both are about to write."""
     places = (
@@ -127,10 +133,7 @@ def test_a_session_whose_every_stage_runs_twice_at_once_buys_once(today: World, 
             ended = [today.until_ended(run) for run in (today.ask_for(stage), today.ask_for(stage))]
             assert len({run.infrastructure_pid for run in ended}) == 2
             lost = [run for run in ended if run.state_name != "Completed"]
-            assert stage == "trading" or lost == []
-            assert [(run.state_name, run.state and run.state.message) for run in lost] == [
-                ("Skipped", "left to another run, which is at work") for _ in lost
-            ]
+            assert {(run.state_name, run.state and run.state.message) for run in lost} <= LEFT.get(stage, set())
             assert len(lost) < 2
 
     bought = today.rows("select symbol from decisions where action = 'buy'")

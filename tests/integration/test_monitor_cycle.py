@@ -80,6 +80,40 @@ def test_lost_protection_is_replaced_within_the_cycle(desk: Bench) -> None:
     assert any(order.leg.value == "protect" and order.is_live for order in desk.orders())
 
 
+def test_a_stop_that_was_lost_while_its_target_lives_is_replaced(ledger: Ledger, tmp_path: Path) -> None:
+    """The target holds all the shares: the broker would refuse a second order on them."""
+    desk = bench(ledger, tmp_path)
+    desk.exchange.arm({"fault": "leg_loss", "leg": "stop"})
+    with in_office(desk.office):
+        execution(MONDAY)
+        desk.exchange.set_clock(at("09:45"))
+        for _ in range(3):
+            last = cycle(desk)
+
+    live = {(order.leg.value, order.state.value) for order in desk.orders() if order.is_live}
+    assert live == {("protect", "acked"), ("stop", "acked")}
+    assert (last["verdict"], last["stops_verified"]) == ("OK", 1)
+    assert desk.rows("select 1 from orders where state = 'rejected'") == []
+
+
+def test_an_oco_whose_stop_was_lost_is_no_protection(ledger: Ledger, tmp_path: Path) -> None:
+    desk = bench(ledger, tmp_path)
+    desk.exchange.arm({"fault": "leg_loss", "leg": "stop"})
+    with in_office(desk.office):
+        execution(MONDAY)
+        desk.exchange.set_clock(at("09:45"))
+        cycle(desk)
+        (stop,) = [order for order in desk.orders() if order.is_live and order.leg.value == "stop"]
+        floor = desk.exchange.floor
+        floor.end([floor.register.by_client_id[stop.client_order_id]], "canceled")
+        for _ in range(3):
+            last = cycle(desk)
+
+    assert sorted(order.leg.value for order in desk.orders() if order.is_live) == ["protect", "stop"]
+    assert sum(order.leg.value == "protect" for order in desk.orders()) == 2
+    assert (last["verdict"], last["stops_verified"]) == ("OK", 1)
+
+
 def test_a_fall_from_the_high_by_the_trailing_stop_closes_the_trade(desk: Bench) -> None:
     desk.exchange.set_market("ACME", bid=107.0, ask=107.02, last=107.0)
     cycle_at_the_high = position_monitor()
