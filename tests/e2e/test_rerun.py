@@ -126,12 +126,15 @@ def test_a_session_whose_every_stage_runs_twice_at_once_buys_once(today: World, 
         *("flows.trading:write_decisions", "flows.trading:execution", "flows.close_of_day:close_books"),
     )
     meet = [option for place in places for option in ("--meet", str(tmp_path), place)]
+    met: set[str] = set()
 
     with today.runner_process(*meet), today.runner_process(*meet):
         for stage, hhmm in DAY:
             today.set_clock(hhmm)
             ended = [today.until_ended(run) for run in (today.ask_for(stage), today.ask_for(stage))]
-            assert len({run.infrastructure_pid for run in ended}) == 2
+            if stage not in met:  # a place is a meeting once; later the same runner may take both, one by one
+                assert len({run.infrastructure_pid for run in ended}) == 2
+            met.add(stage)
             lost = [run for run in ended if run.state_name != "Completed"]
             assert {(run.state_name, run.state and run.state.message) for run in lost} <= LEFT.get(stage, set())
             assert len(lost) < 2
