@@ -192,7 +192,7 @@ class OrderDesk:
         """
         orders = self._of(trade)
         live = [order for order in orders if order.is_live]
-        if any(order.leg is Leg.STOP or (order.leg is Leg.PROTECT and _is_unproven(order)) for order in live):
+        if any(order.leg is Leg.STOP or (order.leg is Leg.PROTECT and order.is_on_its_way) for order in live):
             return Decimal(0)
         generation = sum(order.leg is Leg.PROTECT for order in orders)
         holding = [order for order in live if order.leg in (Leg.TARGET, Leg.PROTECT)]
@@ -417,10 +417,6 @@ class OrderDesk:
                 at=now,
                 detail={"proof": f"absent among {len(listed)} orders after the session"},
             )
-
-
-def _is_unproven(order: LedgerOrder) -> bool:
-    return order.state is OrderState.RESERVED or order.state in _IN_FLIGHT
 
 
 def _same(one: Trade, other: Trade) -> bool:

@@ -32,7 +32,6 @@ __all__ = ["bare_trades", "close_sold", "one_at_a_time", "overdue_entries", "rec
 _LOOK_S = 5.0
 _PARTIAL_AT_MOST = timedelta(seconds=10)  # then an entry is cancelled, and what was filled gets an OCO of its own
 _NOT_CANCELLABLE = (OrderState.UNKNOWN, OrderState.QUARANTINED, OrderState.CANCELLING)
-_ON_ITS_WAY = (OrderState.RESERVED, OrderState.SENDING, OrderState.UNKNOWN)
 _ENTRY_FILL_S = 30.0  # an entry that has not filled by then is cancelled, and what was filled gets its own OCO
 
 
@@ -160,7 +159,7 @@ def bare_trades(books: Books) -> list[Trade]:
     covered = {
         order.symbol
         for order in books.orders
-        if order.leg in (Leg.STOP, Leg.ENTRY, Leg.EXIT) or (order.leg is Leg.PROTECT and order.state in _ON_ITS_WAY)
+        if order.leg in (Leg.STOP, Leg.ENTRY, Leg.EXIT) or (order.leg is Leg.PROTECT and order.is_on_its_way)
     }
     return [trade for trade in books.trades if trade.symbol not in covered and trade.symbol in books.positions]
 
@@ -228,7 +227,7 @@ def _exposure(desk: Office, account: Account) -> Exposure:
         trades = open_trades(connection, account=desk.account)
         live = live_orders(connection, account=desk.account)
     entries = [order for order in live if order.leg is Leg.ENTRY]
-    unsent = [o for o in entries if o.state in (OrderState.RESERVED, OrderState.SENDING, OrderState.UNKNOWN)]
+    unsent = [order for order in entries if order.is_on_its_way]
     return Exposure(
         equity=account.equity,
         buying_power=account.buying_power - _at_full_size(unsent),

@@ -18,7 +18,7 @@ from desk.ledger.records import Exit, MonitorCycle, Severity, TradingState, Verd
 from desk.ledger.trades import Trade, raise_high_water
 from desk.ledger.trading_state import current_state
 from desk.market import Quote
-from desk.orders import Leg, OrderState
+from desk.orders import Leg
 from desk.reconcile import Books
 from tasks.execution import bare_trades, overdue_entries
 from tasks.office import Office, office
@@ -29,7 +29,6 @@ __all__ = ["QUOTE_AGE_S_MAX", "watch_positions"]
 
 QUOTE_AGE_S_MAX = 30.0  # an older quote is never used to decide
 _PERIOD = timedelta(seconds=60)
-_LEFT_BEHIND = (OrderState.RESERVED, OrderState.SENDING, OrderState.UNKNOWN)
 # Which live leg at the broker is about to act on a breach by itself.
 _COVERING = {STOP_LOSS: (Leg.STOP,), TAKE_PROFIT: (Leg.TARGET, Leg.PROTECT)}
 
@@ -85,7 +84,7 @@ def watch_positions(now: Shift) -> Mapping[str, object]:
 
 def _look(desk: Office, now: Shift, cycle: _Cycle) -> None:
     books = desk.orders.reconcile(cycle.at)
-    if any(order.state in _LEFT_BEHIND for order in books.orders):
+    if any(order.is_on_its_way for order in books.orders):
         with cycle.apart("orders"):
             desk.orders.resolve(patient=False)
         books = desk.orders.reconcile()

@@ -81,6 +81,11 @@ class LedgerOrder:
         return self.state in LIVE_STATES
 
     @property
+    def is_on_its_way(self) -> bool:
+        """Meant for the broker, which has not been proven to have it."""
+        return self.state in (OrderState.RESERVED, OrderState.SENDING, OrderState.UNKNOWN)
+
+    @property
     def request(self) -> OrderRequest:
         """What is, or was, asked of the broker: the same every time."""
         return OrderRequest(
